@@ -1,0 +1,22 @@
+"""Station: a camera sees a part, a network judges it, a PLC is told.
+
+One frame walks through these rooms, in `station run`, `station replay` and the tests alike:
+
+    drivers.isolated     the camera process copies a frame into shared memory
+    line.Line.step       answers what was missed, fires the camera, waits for this part's frame
+    inspector            Frame -> Inspection: preprocess, classify, localize, measure
+    failsafe.Gate        Inspection -> Result: the only room that can say PASS
+    ledger               the result is on disk before anyone hears it
+    drivers.modbus_rtu   the PLC is told, and acknowledges
+    publisher            after the answer: recordings
+
+Processes and threads, and what each owns:
+
+    daemon, main thread      network, serial port, state, ledger. The only real-time loop; the heartbeat advances nowhere else
+    camera process           Harvesters and the vendor's code, which crash and hang: killed and respawned
+    daemon, publisher        recordings, behind a bounded queue: full drops the picture, counted, never the part
+    daemon, control          the Unix socket; each request waits in a bounded queue for the main thread
+    daemon, prepare          for the length of a changeover: loads, verifies and warms the next Inspector
+
+State has one owner each: the line's state and sequence in `Line`, recipe and network in one immutable `Inspector`, history in SQLite.
+"""

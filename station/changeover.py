@@ -1,0 +1,102 @@
+"""From one recipe to the next: the new inspector is made beside the running one, then inspector and camera change between two parts."""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from drivers.camera import Camera, CameraError, CameraState, CameraStatus, Feature
+from station.inspector import Inspector
+from station.recipe import RecipeError
+
+Prepare = Callable[[str | int], "Future[Inspector]"]
+"""Begins to make the inspector of the recipe with this name or number, elsewhere; the future raises RecipeError when it is refused."""
+Finish = Callable[[str], None]
+"""Called once, with "" when the recipe is prepared, else with the reason in words."""
+
+
+@dataclass(slots=True)
+class _Preparation:
+    future: "Future[Inspector]"
+    finish: Finish
+    swapped: bool = False
+    previous: Inspector | None = None
+
+
+class Changeover:
+    """Owns the inspector in use, and the features the camera was asked for. Refused changes leave both as they were."""
+
+    def __init__(self, camera: Camera, prepare: Prepare, site_features: Mapping[str, Feature]) -> None:
+        self.inspector: Inspector | None = None
+        self._camera = camera
+        self._prepare = prepare
+        self._site_features = dict(site_features)
+        self._preparation: _Preparation | None = None
+
+    @property
+    def busy(self) -> bool:
+        """True from `begin` until its `finish` is called."""
+        return self._preparation is not None
+
+    @property
+    def configuring(self) -> bool:
+        """True while the camera is on its way to the new recipe's features."""
+        return self._preparation is not None and self._preparation.swapped
+
+    def begin(self, which: str | int, finish: Finish) -> None:
+        """Begins to prepare a recipe; one that is already on its way is given up and finishes with that reason."""
+        self.abandon("another recipe was asked for")
+        self._preparation = _Preparation(self._prepare(which), finish)
+
+    def abandon(self, why: str) -> None:
+        """Gives up what is being prepared; what was prepared before stays."""
+        if (preparation := self._preparation) is not None:
+            self._fail(preparation, why)
+
+    def unprepare(self) -> None:
+        """Leaves no recipe prepared."""
+        self.abandon("the recipe was unprepared")
+        self.inspector = None
+
+    def start_camera(self) -> None:
+        """Asks the camera for the prepared recipe's features, or only the site's when none is prepared.
+
+        Raises:
+            CameraError: the request itself is unusable.
+        """
+        recipe_features = self.inspector.recipe.document.camera if self.inspector else {}
+        self._camera.start({**recipe_features, **self._site_features})
+
+    def turn(self, camera: CameraStatus) -> None:
+        """One turn of the loop, between two parts: swaps when the new inspector is ready, finishes when the camera streams for it."""
+        preparation = self._preparation
+        if preparation is None or not preparation.future.done():
+            return
+        if not preparation.swapped:
+            self._swap(preparation)
+        elif camera.state is CameraState.STREAMING:
+            self._preparation = None
+            preparation.finish("")
+        elif camera.state in (CameraState.ABSENT, CameraState.LOST):
+            self._fail(preparation, camera.detail)
+
+    def _swap(self, preparation: _Preparation) -> None:
+        try:
+            inspector = preparation.future.result()
+        except RecipeError as error:
+            return self._fail(preparation, str(error))
+        except Exception as error:  # noqa: BLE001 - whatever stopped it, the recipe is refused and the old one stays
+            return self._fail(preparation, f"{type(error).__name__}: {error}")
+        preparation.swapped, preparation.previous = True, self.inspector
+        self.inspector = inspector
+        try:
+            self.start_camera()
+        except CameraError as error:
+            return self._fail(preparation, str(error))
+        return None
+
+    def _fail(self, preparation: _Preparation, why: str) -> None:
+        self._preparation = None
+        if preparation.swapped:
+            self.inspector = preparation.previous
+            self.start_camera()
+        preparation.finish(why)

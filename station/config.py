@@ -1,0 +1,142 @@
+"""`station.yaml`: this machine. What is true of a product belongs in its recipe; what is true of this place stands here."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from station.document import DocumentError, Model, read
+
+SIMULATED = "simulated"
+"""Said in place of a producer's path or a serial port's: the simulator that comes with the drivers."""
+
+
+@dataclass(frozen=True)
+class Home:
+    """A folder with station.yaml, recipes/, weights/ and data/: everything of one station."""
+
+    folder: Path
+
+    @property
+    def recipes(self) -> Path:
+        return self.folder / "recipes"
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / "weights"
+
+    @property
+    def ledger(self) -> Path:
+        return self.folder / "data" / "ledger.sqlite"
+
+    @property
+    def recordings(self) -> Path:
+        return self.folder / "data" / "recordings"
+
+    @property
+    def socket(self) -> Path:
+        return self.folder / "data" / "control.sock"
+
+    @property
+    def simulated(self) -> Path:
+        return self.folder / "data" / "simulated"
+
+    @property
+    def lock(self) -> Path:
+        return self.folder / "data" / "lock"
+
+
+class CameraConfig(Model):
+    """Which camera, and how long a part waits for its frame."""
+
+    producers: tuple[str, ...] = Field(min_length=1)
+    """Paths of the vendors' GenTL producers (`.cti`), or `simulated`."""
+    serial_number: str = ""
+    """Empty takes the only camera there is."""
+    frame_window_ms: int = Field(default=500, ge=1, le=10_000)
+    """A part whose frame has not come this long after its trigger is answered FAIL / missed frame."""
+
+
+class PlcConfig(Model):
+    """The wire, version 1, and what is watched on it."""
+
+    link: Literal["modbus-rtu"]
+    port: str
+    """`/dev/serial/by-id/...`, or `simulated`."""
+    unit: int = Field(default=1, ge=1, le=247)
+    baudrate: int = Field(default=19_200, ge=1_200, le=921_600)
+    parity: Literal["N", "E", "O"] = "E"
+    base: int = Field(default=0, ge=0, le=65_000)
+    timeout_ms: int = Field(default=150, ge=10, le=2_000)
+    """How long the PLC may take for one telegram."""
+    acknowledge_ms: int = Field(default=100, ge=10, le=10_000)
+    """How long the PLC may take to acknowledge a result before it is sent again, three times."""
+    heartbeat_ms: int = Field(default=1_500, ge=0, le=60_000)
+    """How long the PLC's heartbeat may stand still while the line runs; 0 does not watch it."""
+
+
+class RecordingConfig(Model):
+    """What is kept of the pictures."""
+
+    keep: Literal["all", "failed", "none"] = "failed"
+    max_gb: float = Field(default=20.0, gt=0)
+    """The oldest recordings go beyond this."""
+
+
+class BatchConfig(Model):
+    """What the simulated line makes before it asks for another recipe."""
+
+    recipe: int = Field(ge=1, le=65_535)
+    pictures: str
+    """`bulb` or `iron` for parts made on the fly, or a folder with a folder of pictures a class."""
+    good: tuple[str, ...] = ("good",)
+    """Which classes of a folder are good."""
+    parts: int = Field(ge=1)
+
+
+class SimulationConfig(Model):
+    """The simulated line: its parts and its pace."""
+
+    batches: tuple[BatchConfig, ...] = Field(min_length=1)
+    defective: float = Field(default=0.08, ge=0, le=1)
+    noise: int = Field(default=2, ge=0, le=50)
+    """Amplitude of the simulated sensor's noise, grey levels."""
+    interval_ms: int = Field(default=50, ge=0)
+    """Between an answer and the next trigger."""
+    seed: int = 1
+
+
+class StationConfig(Model):
+    """The whole of `station.yaml`."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    camera: CameraConfig
+    plc: PlcConfig
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    prepare: str = ""
+    """A recipe to prepare at start; empty leaves it to the PLC or the operator."""
+    resume: Literal["command", "automatic"] = "command"
+    """After an error's cause is gone: wait for StartContinuous, or go on by itself."""
+    recording: RecordingConfig = RecordingConfig()
+    simulation: SimulationConfig | None = None
+
+    @model_validator(mode="after")
+    def _a_simulated_plc_makes_something(self) -> "StationConfig":
+        if self.plc.port == SIMULATED and self.simulation is None:
+            raise ValueError("plc.port is simulated, so say what the simulated line makes: add the section simulation with its batches")
+        return self
+
+
+def load(home: Home) -> StationConfig:
+    """The configuration of the home folder `home`.
+
+    Raises:
+        DocumentError: the file is missing or wrong; the message says where and what to write.
+    """
+    path = home.folder / "station.yaml"
+    if not path.is_file():
+        raise DocumentError(
+            f"{path}: not there; a home folder holds station.yaml, recipes/ and weights/: name it with --home or STATION_HOME"
+        )
+    return read(path, StationConfig)

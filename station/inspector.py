@@ -1,0 +1,96 @@
+"""Frame -> Inspection: one prepared recipe with its network, immutable, replaced whole at changeover."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from drivers.camera import Frame, Pixels
+from station.inspection import Defect, Inspection
+from station.recipe import Recipe, RecipeError
+from station.vision.engine import Engine
+from station.vision.preprocess import rgb_from_file
+from station.vision.segment import Fixed, Otsu, Threshold, segment
+from station.vision.weights import WeightsError, load
+
+
+class Inspector:
+    """What judges parts of one product. Made by `prepare` only, so that an inspector in hand is verified, warm and self-tested."""
+
+    def __init__(self, recipe: Recipe, classes: tuple[str, ...], engine: Engine) -> None:
+        self.recipe = recipe
+        self._classes = classes
+        self._engine = engine
+        localization = recipe.document.localization
+        self._threshold: Threshold = Otsu() if localization.sigma is None else Fixed(localization.sigma)
+
+    def inspect(self, frame: Frame) -> Inspection:
+        """What is seen in `frame`: the same for the same pixels, to the bit.
+
+        Raises:
+            ValueError: the frame's pixel format is not one that can be judged.
+            RuntimeError: the network failed on its device.
+        """
+        seen = self._engine.see(frame.pixels, frame.pixel_format)
+        index = int(seen.probabilities.argmax())
+        class_name = self._classes[index]
+        return Inspection(
+            frame_id=frame.frame_id,
+            captured_ns=frame.captured_ns,
+            recipe_hash=self.recipe.hash,
+            scores={name: float(score) for name, score in zip(self._classes, seen.probabilities, strict=True)},
+            class_name=class_name,
+            class_index=index,
+            probability=float(seen.probabilities[index]),
+            defects=() if class_name in self.recipe.document.good else self._defects(class_name, seen.heat_map, frame.pixels),
+            heat_map=seen.heat_map,
+        )
+
+    def _defects(self, class_name: str, heat_map: npt.NDArray[np.uint8], pixels: Pixels) -> tuple[Defect, ...]:
+        size = (pixels.shape[1], pixels.shape[0])
+        regions = segment(heat_map, size, self._threshold, self.recipe.document.localization.min_area_px)
+        return tuple(Defect(class_name, region.box, region.area_px, region.peak) for region in regions)
+
+
+def prepare(recipe: Recipe, weights: Path, device: str) -> Inspector:
+    """An inspector for `recipe`: weights verified by hash, loaded, warmed up, and right about every self-test picture.
+
+    Raises:
+        RecipeError: the weights are missing or others than the recipe names, a class is unknown, or a self-test picture was judged wrongly.
+    """
+    document = recipe.document
+    file = weights / document.network.weights
+    try:
+        loaded = load(file)
+    except WeightsError as error:
+        raise RecipeError(f"{recipe.file}: network.weights: {error}") from None
+    if loaded.sha256 != document.network.sha256:
+        raise RecipeError(
+            f"{recipe.file}: network.sha256: {document.network.sha256} is not that of {file}, which is {loaded.sha256}; "
+            "bring the right weights, or, if these are the ones you checked, write their hash into the recipe"
+        )
+    classes = loaded.description.classes
+    unknown = sorted({*document.good, *(test.class_name for test in document.self_test)} - set(classes))
+    if unknown:
+        raise RecipeError(f"{recipe.file}: good, self_test: no class {', '.join(unknown)} in {file}; it knows {', '.join(classes)}")
+    engine = Engine(loaded, device)
+    engine.warm_up()
+    inspector = Inspector(recipe, classes, engine)
+    _self_test(inspector)
+    return inspector
+
+
+def _self_test(inspector: Inspector) -> None:
+    recipe = inspector.recipe
+    for test in recipe.document.self_test:
+        try:
+            pixels = rgb_from_file(recipe.folder / test.image)
+        except ValueError as error:
+            raise RecipeError(f"{recipe.file}: self_test.image: {error}") from None
+        seen = inspector.inspect(Frame(pixels, "RGB8", 0, 0, 0))
+        unsure = test.class_name in recipe.document.good and seen.probability < recipe.document.minimum_probability
+        if seen.class_name != test.class_name or unsure:
+            raise RecipeError(
+                f"{recipe.file}: self_test: {test.image} should be {test.class_name}, the network says {seen.class_name} "
+                f"({seen.probability:.4f}, minimum {recipe.document.minimum_probability}); these weights do not know this product"
+            )

@@ -1,0 +1,31 @@
+"""Where events go: to stderr, as lines for a person at a terminal, as JSON with a priority when systemd's journal reads them."""
+
+import logging
+import os
+import sys
+from typing import Any
+
+import structlog
+from structlog.typing import EventDict
+
+_PRIORITY = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug": 7}
+
+
+def configure(least: int = logging.INFO) -> None:
+    """Sets up structlog for this process, events below `least` left out; stdout stays free for reports."""
+    journal = bool(os.environ.get("JOURNAL_STREAM"))
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            _for_the_journal if journal else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=16),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(least),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+    )
+
+
+def _for_the_journal(logger: Any, level: str, event: EventDict) -> str:
+    """sd-daemon's prefix tells the priority; the journal itself keeps the time."""
+    return f"<{_PRIORITY.get(level, 6)}>{structlog.processors.JSONRenderer()(logger, level, event)!s}"

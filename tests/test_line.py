@@ -1,0 +1,630 @@
+"""The line turn by turn: a scripted PLC and camera at its ends, time as an argument, a real ledger."""
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from drivers.camera import CameraError, CameraState, CameraStatus, Feature, Frame
+from drivers.plc import Command, CommandStatus, ErrorCode, PlcCommand, PlcError, PlcInput, StationSignals, Trigger
+from station.inspection import Inspection, Reason, Result, Verdict
+from station.inspector import Inspector
+from station.ledger import Ledger, LedgerError, audit
+from station.line import SOFTWARE_TRIGGER, Line, LineSettings
+from station.recipe import LocalizationDocument, NetworkDocument, Recipe, RecipeDocument, RecipeError, SelfTestDocument
+from station.state import State
+
+MS = 1_000_000
+
+
+@dataclass
+class Clock:
+    now_ns: int = 1_000 * MS
+
+    def __call__(self) -> int:
+        return self.now_ns
+
+
+@dataclass
+class ScriptedCamera:
+    """Streams at once; each trigger takes the next of `frames`, a fresh one when there is none."""
+
+    clock: Clock
+    state: CameraState = CameraState.STREAMING
+    frames: deque[Frame | CameraError | None] = field(default_factory=deque)
+    started: list[dict[str, Feature]] = field(default_factory=list)
+    fired: int = 0
+    simulated: bool = True
+    refuses: str = ""
+
+    def start(self, features: Mapping[str, Feature]) -> None:
+        self.started.append(dict(features))
+        if self.refuses and self.refuses in features:
+            self.state = CameraState.ABSENT
+        elif self.state is CameraState.ABSENT and self.refuses:
+            self.state = CameraState.STREAMING
+
+    def status(self) -> CameraStatus:
+        return CameraStatus(self.state, "the cable is pulled" if self.state is not CameraState.STREAMING else "")
+
+    def trigger(self) -> None:
+        self.fired += 1
+
+    def fetch(self, timeout_s: float) -> Frame | None:
+        if not self.frames:
+            return Frame(np.zeros((8, 8), np.uint8), "Mono8", self.fired, 0, self.clock())
+        frame = self.frames.popleft()
+        if isinstance(frame, CameraError):
+            raise frame
+        if frame is None:
+            self.clock.now_ns += int(timeout_s * 1e9)
+        return frame
+
+    def stop(self) -> None:
+        self.state = CameraState.ABSENT
+
+    def close(self) -> None:
+        self.stop()
+
+
+@dataclass
+class ScriptedPlc:
+    """Says what the test writes into it; acknowledges at once unless told not to."""
+
+    heartbeat: int = 0
+    command: PlcCommand = field(default_factory=lambda: PlcCommand(0, 0, 0))
+    trigger: Trigger = field(default_factory=lambda: Trigger(0))
+    heard: list[StationSignals] = field(default_factory=list)
+    broken: bool = False
+    acknowledges: bool = True
+    beats: bool = True
+    simulated: bool = True
+
+    def exchange(self, signals: StationSignals) -> PlcInput:
+        if self.broken:
+            raise PlcError("port ttyX: no answer")
+        self.heard.append(signals)
+        self.heartbeat += self.beats
+        acknowledged = signals.result.sequence if self.acknowledges else 0
+        return PlcInput(self.heartbeat, self.command, acknowledged, (self.trigger,))
+
+    def close(self) -> None:
+        self.broken = True
+
+    @property
+    def last(self) -> StationSignals:
+        return self.heard[-1]
+
+
+def recipe(number: int, **camera: Feature) -> Recipe:
+    document = RecipeDocument(
+        number=number,
+        camera=camera,
+        network=NetworkDocument(weights="w.safetensors", sha256="0" * 64),
+        good=("good",),
+        minimum_probability=0.9,
+        deadline_ms=500,
+        localization=LocalizationDocument(method="otsu"),
+        self_test=tuple(SelfTestDocument.model_validate({"image": f"{name}.png", "class": name}) for name in ("good", "bad")),
+    )
+    return Recipe(f"product{number}", Path(), document, f"{number:064x}")
+
+
+class ScriptedInspector:
+    """Sees what it is told to see, after it is told to take that long."""
+
+    def __init__(self, of: Recipe, clock: Clock) -> None:
+        self.recipe = of
+        self.sees = "good"
+        self.takes_ns = 0
+        self.raises: Exception | None = None
+        self._clock = clock
+
+    def inspect(self, frame: Frame) -> Inspection:
+        self._clock.now_ns += self.takes_ns
+        if self.raises:
+            raise self.raises
+        index = 0 if self.sees == "good" else 1
+        heat = np.zeros((8, 8), np.uint8)
+        return Inspection(frame.frame_id, frame.captured_ns, self.recipe.hash, {self.sees: 0.99}, self.sees, index, 0.99, (), heat)
+
+
+@dataclass
+class Bench:
+    """A line with everything around it."""
+
+    folder: Path
+    clock: Clock = field(default_factory=Clock)
+    plc: ScriptedPlc = field(default_factory=ScriptedPlc)
+    held: Future[Inspector] | None = None
+    hold: bool = False
+    settings: LineSettings = field(
+        default_factory=lambda: LineSettings(frame_window_ns=100 * MS, acknowledge_ns=100 * MS, heartbeat_ns=1_500 * MS)
+    )
+
+    def __post_init__(self) -> None:
+        self.camera = ScriptedCamera(self.clock)
+        self.inspectors = {number: ScriptedInspector(recipe(number, Gain=float(number)), self.clock) for number in (1, 2)}
+        self.ledger = Ledger(self.folder / "ledger.sqlite")
+        self.wall_ns = 0
+        self.line = self.a_line()
+
+    def a_line(self) -> Line:
+        return Line(
+            camera=self.camera,
+            plc=self.plc,
+            ledger=self.ledger,
+            prepare=self.prepare,
+            settings=self.settings,
+            clock=self.clock,
+            wall_clock=self.wall,
+        )
+
+    def wall(self) -> int:
+        self.wall_ns += 1
+        return self.wall_ns
+
+    def prepare(self, which: str | int) -> Future[Inspector]:
+        future: Future[Inspector] = Future()
+        if self.hold:
+            self.held = future
+        elif int(which) in self.inspectors:
+            future.set_result(cast(Inspector, self.inspectors[int(which)]))
+        else:
+            future.set_exception(RecipeError(f"no recipe has number {which}"))
+        return future
+
+    def turn(self, times: int = 1, milliseconds: int = 5) -> list[Result]:
+        results: list[Result] = []
+        for _ in range(times):
+            self.clock.now_ns += milliseconds * MS
+            results += [result for result, _ in self.line.step()]
+        return results
+
+    def say(self, command: Command, argument: int = 0) -> None:
+        self.plc.command = PlcCommand(command, argument, self.plc.command.sequence + 1)
+        self.turn(4)
+
+    def run(self, number: int = 1) -> None:
+        self.turn(3)
+        self.say(Command.PREPARE_RECIPE, number)
+        self.say(Command.START_CONTINUOUS)
+        assert self.line.state is State.CONTINUOUS_EXECUTION
+
+    def part(self, sequence: int, part_id: str = "") -> Result:
+        self.plc.trigger = Trigger(sequence, part_id)
+        (result,) = self.turn(3)
+        return result
+
+    def audit(self) -> Any:
+        return audit(self.folder / "ledger.sqlite", now_ns=self.wall())
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    made.line.close()
+
+
+def test_the_station_starts_preoperational_and_not_ready(bench: Bench) -> None:
+    assert bench.line.state is State.PREOPERATIONAL
+
+
+def test_with_a_streaming_camera_it_initializes_by_itself(bench: Bench) -> None:
+    bench.turn(3)
+    assert bench.plc.last.state == State.INITIALIZED
+
+
+def test_a_prepared_recipe_makes_it_ready_and_is_named_on_the_wire(bench: Bench) -> None:
+    bench.turn(2)
+    bench.say(Command.PREPARE_RECIPE, 1)
+    told = bench.plc.last
+    assert (told.state, told.recipe_number, told.command_status) == (State.READY, 1, CommandStatus.DONE)
+    assert told.recipe_checksum == bench.inspectors[1].recipe.checksum
+    assert bench.camera.started[-1] == {"Gain": 1.0, **SOFTWARE_TRIGGER}
+
+
+def test_a_command_is_four_phase(bench: Bench) -> None:
+    bench.turn(2)
+    bench.hold = True
+    bench.say(Command.PREPARE_RECIPE, 1)
+    assert (bench.plc.last.command_echo, bench.plc.last.command_status) == (1, CommandStatus.EXECUTING)
+    assert bench.held
+    bench.held.set_result(cast(Inspector, bench.inspectors[1]))
+    bench.turn(3)
+    assert bench.plc.last.command_status is CommandStatus.DONE
+    bench.plc.command = PlcCommand(0, 0, 1)
+    bench.turn(2)
+    assert (bench.plc.last.command_echo, bench.plc.last.command_status) == (1, CommandStatus.IDLE)
+
+
+def test_a_command_that_stood_there_before_the_station_came_is_not_executed(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, plc=ScriptedPlc(command=PlcCommand(Command.PREPARE_RECIPE, 1, 9)))
+    bench.turn(5)
+    assert bench.plc.last.state == State.INITIALIZED
+
+
+def test_a_good_part_is_answered_pass_under_its_number(bench: Bench) -> None:
+    bench.run()
+    result = bench.part(1, "A1")
+    assert (result.verdict, result.reason, result.part_id) == (Verdict.PASS, Reason.GOOD, "A1")
+    told = bench.plc.last.result
+    assert (told.sequence, told.passed, told.recipe_number) == (1, True, 1)
+
+
+def test_a_defective_part_is_answered_fail(bench: Bench) -> None:
+    bench.run()
+    bench.inspectors[1].sees = "bad"
+    assert bench.part(1).reason is Reason.DEFECT
+    assert bench.plc.last.failed_parts == 1
+
+
+def test_the_row_is_in_the_ledger_before_the_plc_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.run()
+    rows: list[int] = []
+    exchange = bench.plc.exchange
+
+    def look(signals: StationSignals) -> PlcInput:
+        if signals.result.sequence == 1:
+            row = bench.ledger.last()
+            rows.append(row.sequence if row else 0)
+        return exchange(signals)
+
+    monkeypatch.setattr(bench.plc, "exchange", look)
+    bench.part(1)
+    assert set(rows) == {1}
+
+
+def test_a_standing_trigger_is_inspected_once(bench: Bench) -> None:
+    bench.run()
+    bench.part(1)
+    assert bench.turn(20) == []
+    assert bench.camera.fired == 1
+
+
+def test_a_part_asked_for_again_gets_the_same_answer_without_a_second_look(bench: Bench) -> None:
+    bench.run()
+    first = bench.part(1)
+    bench.part(2)
+    bench.inspectors[1].sees = "bad"
+    bench.plc.trigger = Trigger(1)
+    assert bench.turn(3) == []
+    assert (bench.plc.last.result.sequence, bench.plc.last.result.passed) == (1, first.verdict is Verdict.PASS)
+    assert bench.camera.fired == 2
+    assert bench.part(3).sequence == 3
+
+
+def test_parts_that_were_jumped_over_are_answered_fail_in_order(bench: Bench) -> None:
+    bench.run()
+    bench.part(1)
+    bench.plc.trigger = Trigger(4)
+    results = bench.turn(2)
+    assert [(r.sequence, r.reason) for r in results] == [(2, Reason.MISSED_FRAME), (3, Reason.MISSED_FRAME), (4, Reason.GOOD)]
+    bench.turn(10)
+    assert [s.result.sequence for s in bench.plc.heard if s.result.sequence > 1][:1] == [2]
+    assert bench.plc.last.result.sequence == 4
+
+
+def test_a_part_that_does_not_follow_is_refused(bench: Bench) -> None:
+    bench.run()
+    bench.part(500)
+    result = bench.part(200)
+    assert (result.verdict, result.reason) == (Verdict.FAIL, Reason.MISSED_FRAME)
+    assert "does not follow" in result.detail
+    assert bench.camera.fired == 1
+
+
+def test_numbers_come_round_from_65535_to_1(bench: Bench) -> None:
+    bench.run()
+    assert bench.part(65_535).reason is Reason.GOOD
+    assert bench.part(1).reason is Reason.GOOD
+    assert bench.audit().ok
+
+
+def test_a_part_triggered_while_nothing_runs_is_answered_fail(bench: Bench) -> None:
+    bench.turn(3)
+    result = bench.part(1)
+    assert (result.verdict, result.reason) == (Verdict.FAIL, Reason.NOT_RUNNING)
+    assert bench.camera.fired == 0
+
+
+def test_a_part_without_a_frame_in_its_window_is_a_missed_frame(bench: Bench) -> None:
+    bench.run()
+    bench.camera.frames.append(None)
+    assert bench.part(1).reason is Reason.MISSED_FRAME
+
+
+def test_a_frame_from_before_the_trigger_is_not_this_part_s(bench: Bench) -> None:
+    bench.run()
+    bench.camera.frames.append(Frame(np.zeros((8, 8), np.uint8), "Mono8", 9, 0, bench.clock() - 1))
+    result = bench.part(1)
+    assert (result.verdict, result.reason) == (Verdict.FAIL, Reason.MISSED_FRAME)
+    assert "before the trigger" in result.detail
+
+
+def test_a_late_verdict_fails(bench: Bench) -> None:
+    bench.run()
+    bench.inspectors[1].takes_ns = 501 * MS
+    assert bench.part(1).reason is Reason.LATE
+
+
+def test_a_camera_lost_under_a_part_fails_the_part_and_stops_the_line(bench: Bench) -> None:
+    bench.run()
+    bench.camera.frames.append(CameraError("the camera process died"))
+    bench.plc.trigger = Trigger(1)
+    results = bench.turn(2)
+    assert results[0].reason is Reason.MISSED_FRAME
+    bench.camera.state = CameraState.LOST
+    bench.turn(2)
+    assert (bench.plc.last.state, bench.plc.last.error_code) == (State.ERROR, ErrorCode.CAMERA)
+
+
+def test_after_the_camera_s_return_it_is_ready_by_itself_and_runs_on_command_only(bench: Bench) -> None:
+    bench.run()
+    bench.camera.state = CameraState.LOST
+    bench.turn(2)
+    assert bench.part(1).reason is Reason.NOT_RUNNING
+    bench.camera.state = CameraState.STREAMING
+    bench.turn(3)
+    assert (bench.plc.last.state, bench.plc.last.error_code) == (State.READY, ErrorCode.NONE)
+    bench.say(Command.START_CONTINUOUS)
+    assert bench.part(2).reason is Reason.GOOD
+
+
+def test_a_site_that_says_so_runs_on_by_itself(tmp_path: Path) -> None:
+    settings = LineSettings(frame_window_ns=100 * MS, acknowledge_ns=100 * MS, heartbeat_ns=0, resume_automatically=True)
+    bench = Bench(tmp_path, settings=settings)
+    bench.run()
+    bench.camera.state = CameraState.LOST
+    bench.turn(2)
+    bench.camera.state = CameraState.STREAMING
+    bench.turn(3)
+    assert bench.plc.last.state == State.CONTINUOUS_EXECUTION
+
+
+def test_it_does_not_run_on_by_itself_when_it_was_stopped_before(tmp_path: Path) -> None:
+    settings = LineSettings(frame_window_ns=100 * MS, acknowledge_ns=100 * MS, heartbeat_ns=0, resume_automatically=True)
+    bench = Bench(tmp_path, settings=settings)
+    bench.run()
+    bench.say(Command.STOP)
+    bench.camera.state = CameraState.LOST
+    bench.turn(2)
+    bench.camera.state = CameraState.STREAMING
+    bench.turn(3)
+    assert bench.plc.last.state == State.READY
+
+
+def test_a_part_waits_for_a_camera_that_is_being_reconfigured(bench: Bench) -> None:
+    bench.run()
+    bench.camera.state = CameraState.OPENING
+    bench.plc.trigger = Trigger(1)
+    assert bench.turn(5) == []
+    bench.camera.state = CameraState.STREAMING
+    assert bench.turn(1)[0].reason is Reason.GOOD
+
+
+def test_a_part_does_not_wait_longer_than_its_window(bench: Bench) -> None:
+    bench.run()
+    bench.camera.state = CameraState.OPENING
+    bench.camera.frames.append(CameraError("does not stream"))
+    bench.plc.trigger = Trigger(1)
+    (result,) = bench.turn(30)
+    assert result.reason is Reason.MISSED_FRAME
+
+
+def test_a_picture_that_cannot_be_judged_fails_and_the_line_goes_on(bench: Bench) -> None:
+    bench.run()
+    bench.inspectors[1].raises = ValueError("pixel format YUV422_8 cannot be judged")
+    assert bench.part(1).reason is Reason.INSPECTION_ERROR
+    bench.inspectors[1].raises = None
+    assert bench.part(2).reason is Reason.GOOD
+
+
+def test_a_network_that_fails_on_its_device_stops_the_line_until_reset(bench: Bench) -> None:
+    bench.run()
+    bench.inspectors[1].raises = RuntimeError("CUDA error: device lost")
+    assert bench.part(1).reason is Reason.INSPECTION_ERROR
+    bench.turn(2)
+    assert (bench.plc.last.state, bench.plc.last.error_code) == (State.ERROR, ErrorCode.INSPECTION)
+    bench.inspectors[1].raises = None
+    bench.say(Command.RESET)
+    bench.turn(3)
+    assert bench.plc.last.state == State.READY
+
+
+def test_an_answer_nobody_acknowledges_is_repeated_and_then_an_error(bench: Bench) -> None:
+    bench.run()
+    bench.plc.acknowledges = False
+    bench.part(1)
+    bench.turn(70)
+    assert bench.plc.last.state == State.CONTINUOUS_EXECUTION
+    assert sum(s.result.sequence == 1 for s in bench.plc.heard) > 3
+    bench.turn(30)
+    assert (bench.plc.last.state, bench.plc.last.error_code) == (State.ERROR, ErrorCode.NOT_ACKNOWLEDGED)
+    bench.plc.acknowledges = True
+    bench.turn(3)
+    assert bench.plc.last.state == State.READY
+    assert bench.audit().acknowledged == 1
+
+
+def test_a_plc_whose_heartbeat_stands_still_while_the_line_runs_is_an_error(bench: Bench) -> None:
+    bench.run()
+    bench.plc.beats = False
+    bench.turn(300)
+    assert bench.plc.last.state == State.CONTINUOUS_EXECUTION
+    bench.turn(5)
+    assert (bench.plc.last.state, bench.plc.last.error_code) == (State.ERROR, ErrorCode.PLC_HEARTBEAT)
+    bench.plc.beats = True
+    bench.turn(3)
+    assert bench.plc.last.state == State.READY
+
+
+def test_the_station_s_own_heartbeat_moves_with_every_exchange(bench: Bench) -> None:
+    bench.turn(5)
+    beats = [signals.heartbeat for signals in bench.plc.heard]
+    assert beats == list(range(beats[0], beats[0] + len(beats)))
+
+
+def test_a_disturbed_telegram_is_no_error_and_a_cut_wire_is(bench: Bench) -> None:
+    bench.run()
+    bench.plc.broken = True
+    bench.turn(50)
+    bench.plc.broken = False
+    bench.turn(2)
+    assert bench.plc.last.state == State.CONTINUOUS_EXECUTION
+    bench.plc.broken = True
+    bench.turn(120)
+    assert bench.line.state is State.ERROR
+    assert not bench.line.connected
+    bench.plc.broken = False
+    bench.turn(3)
+    assert bench.plc.last.state == State.READY
+
+
+def test_a_plc_that_starts_counting_again_while_the_line_runs_is_an_error(bench: Bench) -> None:
+    bench.run()
+    bench.part(5)
+    bench.plc.trigger = Trigger(0)
+    bench.turn(3)
+    assert (bench.plc.last.state, bench.plc.last.error_code) == (State.ERROR, ErrorCode.PLC_RESTARTED)
+    assert not bench.plc.last.result.passed
+
+
+def test_a_part_that_cannot_be_kept_is_never_told_as_pass(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.run()
+
+    def full(*_: object) -> int:
+        raise LedgerError("ledger.sqlite: the disk is full")
+
+    monkeypatch.setattr(bench.ledger, "append", full)
+    result = bench.part(1)
+    assert result.verdict is Verdict.FAIL
+    assert not any(signals.result.passed for signals in bench.plc.heard)
+    assert ErrorCode.LEDGER in bench.line.causes or bench.plc.last.state != State.CONTINUOUS_EXECUTION
+
+
+def test_a_changeover_in_a_running_line_swaps_between_two_parts(bench: Bench) -> None:
+    bench.run(1)
+    assert bench.part(1).recipe_number == 1
+    bench.say(Command.PREPARE_RECIPE, 2)
+    assert bench.plc.last.state == State.CONTINUOUS_EXECUTION
+    result = bench.part(2)
+    assert (result.recipe_number, result.verdict) == (2, Verdict.PASS)
+    assert bench.camera.started[-1]["Gain"] == 2.0
+
+
+def test_while_another_recipe_is_asked_for_the_old_one_cannot_pass_a_part(bench: Bench) -> None:
+    bench.run(1)
+    bench.hold = True
+    bench.say(Command.PREPARE_RECIPE, 2)
+    result = bench.part(1)
+    assert (result.recipe_number, result.asked_recipe, result.reason) == (1, 2, Reason.WRONG_RECIPE)
+
+
+def test_a_refused_recipe_leaves_the_old_one_running(bench: Bench) -> None:
+    bench.run(1)
+    bench.say(Command.PREPARE_RECIPE, 77)
+    told = bench.plc.last
+    assert (told.command_status, told.error_code, told.recipe_number) == (CommandStatus.FAILED, ErrorCode.RECIPE_REFUSED, 1)
+    assert bench.part(1).verdict is Verdict.PASS
+
+
+def test_a_recipe_whose_features_the_camera_refuses_leaves_the_old_one_running(bench: Bench) -> None:
+    bench.run(1)
+    bench.inspectors[2].recipe = recipe(2, ExposureTime=1e9)
+    bench.camera.refuses = "ExposureTime"
+    bench.say(Command.PREPARE_RECIPE, 2)
+    assert bench.plc.last.command_status is CommandStatus.FAILED
+    assert bench.camera.started[-1]["Gain"] == 1.0
+    assert bench.part(1).recipe_number == 1
+
+
+def test_a_recipe_asked_for_twice_is_not_taken_back_by_the_first_asking(bench: Bench) -> None:
+    bench.run(1)
+    bench.hold = True
+    bench.say(Command.PREPARE_RECIPE, 2)
+    bench.hold = False
+    bench.say(Command.PREPARE_RECIPE, 2)
+    assert bench.part(1).verdict is Verdict.PASS
+    assert bench.plc.last.result.recipe_number == 2
+
+
+def test_an_operator_s_recipe_that_the_plc_did_not_ask_for_passes_nothing(bench: Bench) -> None:
+    bench.run(1)
+    outcome: list[str] = []
+    bench.line.command(Command.PREPARE_RECIPE, "2", lambda _code, why: outcome.append(why))
+    bench.turn(4)
+    assert outcome == [""]
+    assert bench.part(1).reason is Reason.WRONG_RECIPE
+
+
+def test_ready_is_low_while_a_recipe_is_prepared(bench: Bench) -> None:
+    bench.turn(2)
+    bench.say(Command.PREPARE_RECIPE, 1)
+    bench.hold = True
+    bench.say(Command.PREPARE_RECIPE, 2)
+    assert bench.plc.last.state == State.INITIALIZED
+    bench.say(Command.START_CONTINUOUS)
+    assert bench.plc.last.error_code == ErrorCode.COMMAND_NOT_ALLOWED
+
+
+def test_an_unknown_command_is_refused_with_its_code(bench: Bench) -> None:
+    bench.turn(2)
+    bench.plc.command = PlcCommand(99, 0, 1)
+    bench.turn(3)
+    assert (bench.plc.last.command_status, bench.plc.last.error_code) == (CommandStatus.FAILED, ErrorCode.COMMAND_UNKNOWN)
+
+
+def test_after_a_restart_a_part_triggered_meanwhile_is_answered_fail(bench: Bench) -> None:
+    bench.run()
+    bench.part(1)
+    bench.plc.trigger = Trigger(3)
+    bench.line = bench.a_line()
+    results = bench.turn(4)
+    assert [(r.sequence, r.reason) for r in results] == [(2, Reason.NOT_RUNNING), (3, Reason.NOT_RUNNING)]
+    assert bench.audit().ok
+
+
+def test_after_a_restart_the_recipe_the_plc_had_asked_for_is_still_the_only_one_to_pass(bench: Bench) -> None:
+    bench.run(2)
+    bench.line = bench.a_line()
+    bench.turn(5)
+    assert bench.plc.last.state == State.READY
+    assert bench.plc.last.recipe_number == 2
+    assert bench.line.status()["asked_recipe"] == 2
+
+
+def test_halt_stops_and_only_reset_leads_back(bench: Bench) -> None:
+    bench.run()
+    bench.say(Command.HALT)
+    assert bench.plc.last.state == State.HALTED
+    bench.say(Command.START_CONTINUOUS)
+    assert bench.plc.last.state == State.HALTED
+    bench.say(Command.RESET)
+    bench.turn(3)
+    assert bench.plc.last.state == State.READY
+
+
+def test_every_part_of_a_long_run_has_one_row_and_one_acknowledgement(bench: Bench) -> None:
+    bench.run()
+    for sequence in range(1, 101):
+        bench.inspectors[1].sees = "bad" if sequence % 12 == 0 else "good"
+        bench.part(sequence)
+    bench.turn(2)
+    found = bench.audit()
+    assert (found.parts, found.answered, found.acknowledged, found.ok) == (100, 100, 100, True)
+    assert bench.plc.last.failed_parts == 8
+
+
+def test_a_failing_command_does_not_disturb_the_parts(bench: Bench) -> None:
+    bench.run()
+    bench.say(Command.START_CONTINUOUS)
+    assert bench.plc.last.error_code == ErrorCode.COMMAND_NOT_ALLOWED
+    assert bench.part(1).verdict is Verdict.PASS
+    assert replace(bench.plc.last.result, elapsed_ms=0).passed
