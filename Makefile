@@ -18,7 +18,7 @@ test: $(READY)
 setup: $(READY)
 
 # torch and torchvision are named together: each version of the one fits exactly one of the other.
-$(READY): pyproject.toml constraints.txt drivers/simulated/producer.c drivers/simulated/build.py $(wildcard drivers/simulated/*.xml)
+$(READY): pyproject.toml constraints.txt drivers/simulated/build.py $(wildcard drivers/simulated/*.[ch] drivers/simulated/*.xml)
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch torchvision -e .[train,dev]
 	$(BIN)/python -m drivers.simulated.build

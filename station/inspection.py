@@ -78,7 +78,7 @@ class Result:
     """The one answer to one part, complete enough to be told to a PLC, kept in the ledger and replayed.
 
     Attributes:
-        job_id: which StartContinuous it belongs to; 0 before the first.
+        job_id: which StartContinuous it belongs to; 0 when none was running.
         sequence: the part's number on the wire, 1..65535.
         asked_recipe: the recipe number the PLC had asked for when it triggered; 0 when no PLC ever asked.
         recipe_number, recipe_hash: what was prepared when it was answered; 0 and "" when nothing was.

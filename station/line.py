@@ -98,11 +98,12 @@ class Line:
         self._failed_parts = 0
         last = ledger.last()
         self._last_sequence = last.sequence if last else 0
-        self._job_id = last.job_id if last else 0
+        self._job_id = ledger.newest_job()
         self._asked_recipe = int(ledger.noted("asked") or 0)
         self._granted_recipe = self._asked_recipe
         self._asking = object()
         self._first_recipe: str | int = self._asked_recipe or settings.prepare
+        self._note("started", "")
         self._guard(self._changeover.start_camera)
 
     # ---- one turn
@@ -222,7 +223,7 @@ class Line:
         """Judges, commits, and only then queues the answer for the wire."""
         inspector = self._changeover.inspector
         part = Part(
-            job_id=self._job_id,
+            job_id=self._job_id if self.state in EXECUTING else 0,
             sequence=sequence,
             part_id=part_id,
             triggered_ns=triggered_ns,

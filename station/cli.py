@@ -1,0 +1,351 @@
+"""The commands: arguments in, a report on stdout, an exit code. What a command does stands elsewhere and is imported when it is asked for.
+
+Exit codes: 0 fine, 1 it found something, 2 wrong usage or configuration, 3 hardware or service not reachable.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from station.config import Home
+
+FOUND, WRONG, UNREACHABLE = 1, 2, 3
+# By name, so that printing help imports none of the modules they stand in.
+_EXIT_CODES = {
+    "CameraError": UNREACHABLE,
+    "PlcError": UNREACHABLE,
+    "ControlError": UNREACHABLE,
+    "LedgerError": UNREACHABLE,
+    "LineError": UNREACHABLE,
+    "BuildError": UNREACHABLE,
+    "DocumentError": WRONG,
+    "RecipeError": WRONG,
+    "StationError": WRONG,
+    "RecordingError": WRONG,
+    "ReplayError": WRONG,
+    "WeightsError": WRONG,
+    "DatasetError": WRONG,
+    "TrainingError": WRONG,
+    "EngineError": UNREACHABLE,
+}
+
+
+def main(words: list[str] | None = None) -> int:
+    """Runs one command; returns its exit code. An error is one message on stderr, never a traceback."""
+    arguments = _parser().parse_args(words)
+    try:
+        code: int = arguments.run(arguments)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:  # noqa: BLE001 - the last stop before the operator
+        return _complain(error)
+    return code
+
+
+def _complain(error: Exception) -> int:
+    code = next((_EXIT_CODES[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in _EXIT_CODES), None)
+    if code is not None:
+        print(f"station: {error}", file=sys.stderr)
+        return code
+    import tempfile
+    import traceback
+
+    with tempfile.NamedTemporaryFile("w", prefix="station-error-", suffix=".txt", delete=False) as report:
+        traceback.print_exception(error, file=report)
+    print(
+        f"station: this is a defect of the station: {type(error).__name__}: {error}; please report it with {report.name}", file=sys.stderr
+    )
+    return WRONG
+
+
+def _home(arguments: argparse.Namespace) -> "Home":
+    from station.config import Home
+
+    return Home(Path(arguments.home or os.environ.get("STATION_HOME") or ".").resolve())
+
+
+def _print(arguments: argparse.Namespace, document: Any, text: str) -> None:
+    print(json.dumps(document) if arguments.json else text, flush=True)
+
+
+# ---- the daemon
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from station import config, daemon, logs, report
+
+    logs.configure()
+    home = _home(arguments)
+    live = (lambda _result: None) if arguments.json else (lambda result: print(report.result_line(result), flush=True))
+    summary = daemon.run(home, config.load(home), arguments.parts, live)
+    _print(arguments, summary, "\n" + report.summary_lines(summary))
+    violated = bool(summary.get("plc", {}).get("violations"))
+    return FOUND if arguments.parts and (violated or not summary["audit"]["ok"]) else 0
+
+
+def _ask(arguments: argparse.Namespace, words: dict[str, Any]) -> dict[str, Any]:
+    from station.control import ask
+
+    return ask(_home(arguments).socket, words)
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from station import report
+
+    status = _ask(arguments, {"command": "status"})
+    _print(arguments, status, report.status_lines(status))
+    return 0
+
+
+def _operate(arguments: argparse.Namespace) -> int:
+    words = {"command": arguments.action}
+    if arguments.action == "prepare":
+        words["recipe"] = arguments.recipe
+    reply = _ask(arguments, words)
+    _print(arguments, reply, f"{arguments.action}: done; the line is in {reply['state']}" if reply["ok"] else f"refused: {reply['error']}")
+    return 0 if reply["ok"] else FOUND
+
+
+# ---- recipes
+
+
+def _recipe_list(arguments: argparse.Namespace) -> int:
+    from station import recipe
+
+    good, bad = recipe.load_all(_home(arguments).recipes)
+    rows = [{"recipe": r.name, "number": r.number, "hash": r.hash, "description": r.document.description} for r in good.values()]
+    wrong = [{"recipe": name, "error": str(error)} for name, error in bad.items()]
+    lines = [f"{row['number']:>6}  {row['recipe']:<16} {str(row['hash'])[:12]}  {row['description']}" for row in rows]
+    _print(arguments, rows + wrong, "\n".join(lines + [f"station: {row['error']}" for row in wrong]))
+    return WRONG if wrong else 0
+
+
+def _recipe_check(arguments: argparse.Namespace) -> int:
+    from station import config, inspector, recipe
+
+    home = _home(arguments)
+    device = config.load(home).device
+    names = [arguments.recipe] if arguments.recipe else sorted(path.parent.name for path in home.recipes.glob("*/recipe.yaml"))
+    found: list[dict[str, Any]] = []
+    for name in names:
+        try:
+            checked = inspector.prepare(recipe.find(home.recipes, name), home.weights, device).recipe
+            found.append({"recipe": checked.name, "number": checked.number, "hash": checked.hash, "ok": True, "error": ""})
+        except recipe.RecipeError as error:
+            found.append({"recipe": name, "ok": False, "error": str(error)})
+    lines = [f"{row['recipe']}: {'fit to run, ' + row['hash'][:12] if row['ok'] else row['error']}" for row in found]
+    _print(arguments, found, "\n".join(lines) or f"no recipe in {home.recipes}")
+    return 0 if found and all(row["ok"] for row in found) else WRONG
+
+
+# ---- pictures and recordings
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    import logging
+
+    from station import config, logs, replay, report
+
+    logs.configure(logging.WARNING)
+    home = _home(arguments)
+    looks = replay.inspect(home, config.load(home).device, arguments.recipe, arguments.images)
+    documents: list[dict[str, Any]] = []
+    for image, result, elapsed_ms in looks:
+        documents.append(report.inspected(image, result, elapsed_ms))
+        if not arguments.json:
+            print(f"{report.result_line(result)}  {image}", flush=True)
+    if arguments.json:
+        print(json.dumps(documents))
+    return 0
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    import logging
+
+    from station import config, logs, replay, report
+
+    logs.configure(logging.WARNING)
+    home = _home(arguments)
+    document = replay.replay(home, config.load(home).device, arguments.recording, arguments.recipe)
+    _print(arguments, document, report.replay_lines(document))
+    return FOUND if document["different"] else 0
+
+
+def _summary(path: Path) -> dict[str, Any]:
+    """What is in a recording; a file that is none says so and hides no other."""
+    from station import recording
+
+    try:
+        return recording.summary(path)
+    except recording.RecordingError as error:
+        return {"recording": path.name, "error": str(error)}
+
+
+def _recording(arguments: argparse.Namespace) -> int:
+    from station import recording
+
+    home = _home(arguments)
+    if arguments.action == "list":
+        found = [_summary(path) for path in sorted(home.recordings.glob("*.mcap"))]
+        lines = [
+            s.get("error") or f"{s['recording']}  {s['parts']} parts, {s['fail']} FAIL{'' if s['complete'] else ', cut'}" for s in found
+        ]
+        _print(arguments, found, "\n".join(lines) or f"no recordings in {home.recordings}")
+    elif arguments.action == "show":
+        summary = recording.summary(recording.locate(home.recordings, arguments.recording))
+        _print(arguments, summary, "\n".join(f"{key:<12} {value}" for key, value in summary.items()))
+    else:
+        source = recording.locate(home.recordings, arguments.recording)
+        work: Callable[[Path, Path], int] = recording.recover if arguments.action == "recover" else recording.export
+        count = work(source, arguments.to)
+        _print(arguments, {"parts": count, "to": str(arguments.to)}, f"{count} parts in {arguments.to}")
+    return 0
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from station.training import product
+    from station.training.train import Settings
+
+    settings = Settings(
+        pretrained=arguments.pretrained, width=arguments.width, input_size=arguments.size, trunks=arguments.trunks, seed=arguments.seed
+    )
+    settings = settings.with_epochs(arguments.epochs) if arguments.epochs else settings
+    home, good = _home(arguments), tuple(arguments.good.split(","))
+    progress = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
+    document = product.train_recipe(home, arguments.recipe, arguments.data, settings, good, progress)
+    _print(arguments, document, "\n".join(f"{key:<14} {value}" for key, value in document.items()))
+    return 0
+
+
+# ---- proofs
+
+
+def _audit(arguments: argparse.Namespace) -> int:
+    import time
+    from dataclasses import asdict
+
+    from station import ledger, report
+
+    audit = asdict(ledger.audit(_home(arguments).ledger, arguments.since, now_ns=time.time_ns()))
+    _print(arguments, audit, report.audit_lines(audit))
+    return 0 if audit["ok"] else FOUND
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from station import doctor
+
+    checks = [asdict(check) for check in doctor.examine(_home(arguments))]
+    lines = [f"{c['status']:<5} {c['check']:<12} {c['detail']}" + (f"\n{'':19}fix: {c['fix']}" if c["fix"] else "") for c in checks]
+    _print(arguments, checks, "\n".join(lines))
+    return FOUND if any(check["status"] == "fail" for check in checks) else 0
+
+
+# ---- arguments
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="station", description="Inspection station: camera, D-VGG16 bilinear classifier, verdict to the PLC."
+    )
+    parser.add_argument("--home", help="folder with station.yaml, recipes/, weights/ and data/ (default: $STATION_HOME, else here)")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str, to: Any = commands) -> argparse.ArgumentParser:
+        added: argparse.ArgumentParser = to.add_parser(name, help=text, description=text)
+        added.add_argument("--json", action="store_true", help="one JSON document on stdout")
+        added.set_defaults(run=run)
+        return added
+
+    def group(name: str, text: str) -> Any:
+        return commands.add_parser(name, help=text, description=text).add_subparsers(metavar="ACTION", required=True, dest="action")
+
+    run = command("run", _run, "run the station: inspect what the PLC triggers, until it is stopped")
+    run.add_argument(
+        "--parts", type=_count, metavar="N", help="stop after N parts and print the summary; exit 1 if the audit finds anything"
+    )
+    command("status", _status, "state, recipe, counters, latency and alarms of the running station")
+
+    recipes = group("recipe", "the products: what is there, is it fit to run, and the changeover")
+    command("list", _recipe_list, "the recipes of this home", recipes)
+    command("check", _recipe_check, "schema, hashes and self-test pictures", recipes).add_argument("recipe", nargs="?", metavar="NAME")
+    command("prepare", _operate, "change the running line over to a recipe", recipes).add_argument("recipe", metavar="NAME")
+    command("start", _operate, "begin to inspect (StartContinuous)", recipes)
+    command("stop", _operate, "stop inspecting", recipes)
+
+    inspect = command("inspect", _inspect, "inspect picture files as the line would")
+    inspect.add_argument("recipe", metavar="RECIPE")
+    inspect.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+
+    _add_train(command("train", _train, "from a folder of labelled pictures, a folder a class, to weights and a recipe that runs"))
+
+    replay = command("replay", _replay, "the same frames through the same line; exit 1 when something is decided differently")
+    replay.add_argument("recording", metavar="RECORDING", help="a file, or the name of one in data/recordings")
+    replay.add_argument("--recipe", metavar="NAME", help="was -> would be: judge all parts under this recipe")
+
+    recordings = group("recording", "the recordings on this machine")
+    command("list", _recording, "what is there", recordings)
+    command("show", _recording, "one recording in short", recordings).add_argument("recording")
+    for name, text in (
+        ("recover", "rewrite a cut recording into the whole file TO"),
+        ("export", "frames as PNG and parts.jsonl into the folder TO"),
+    ):
+        action = command(name, _recording, text, recordings)
+        action.add_argument("recording")
+        action.add_argument("to", type=Path, metavar="TO")
+
+    audit = command("audit", _audit, "every trigger exactly one verdict, every verdict acknowledged: proof or findings, from the ledger")
+    audit.add_argument(
+        "--since", type=_time, metavar="TIME", help="only parts answered since then: 2026-11-22, 2026-11-22T06:00 or a duration: 8h, 30m"
+    )
+    command("doctor", _doctor, "is this machine fit to run?")
+    return parser
+
+
+def _add_train(train: argparse.ArgumentParser) -> None:
+    train.add_argument("recipe", metavar="RECIPE", help="the recipe to update, or the name of one to create")
+    train.add_argument("data", type=Path, metavar="DATA")
+    train.add_argument("--pretrained", default="imagenet", help="imagenet, none, or a file with a VGG16 trunk (default: %(default)s)")
+    train.add_argument("--good", default="good", help="the classes that may pass, with commas (default: %(default)s)")
+    train.add_argument("--width", type=float, default=1.0, help="share of VGG16's channels (default: %(default)s)")
+    train.add_argument("--size", type=int, default=448, help="input pixels a side (default: %(default)s)")
+    train.add_argument(
+        "--trunks", type=int, choices=(1, 4), default=4, help="1: phase 1 only, a quarter of the time (default: %(default)s)"
+    )
+    train.add_argument("--epochs", type=_count, help="of each phase (default: the settings')")
+    train.add_argument("--seed", type=int, default=0)
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no count; write a whole number from 1")
+    return int(text)
+
+
+def _time(text: str) -> int:
+    """Nanoseconds since 1970 of a date, a date with time (local), or a duration back from now."""
+    import re
+    from datetime import datetime, timedelta
+
+    if match := re.fullmatch(r"(\d+)([smhd])", text):
+        unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[match[2]]
+        moment = datetime.now() - timedelta(**{unit: int(match[1])})
+    else:
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text} is no time; write 2026-11-22, 2026-11-22T06:00 or 8h") from None
+    return int(moment.timestamp() * 1e9)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,319 @@
+"""Composition root of `station run`: names the concrete camera and PLC, turns the loop, and feeds what is slower than it."""
+
+import fcntl
+import os
+import signal
+import socket
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict
+from functools import partial
+from importlib.metadata import version
+from itertools import cycle, islice
+from typing import Any
+
+from drivers.camera import Camera
+from drivers.genicam import GenicamCamera
+from drivers.isolated import IsolatedCamera
+from drivers.modbus_rtu import ModbusRtuPlc
+from drivers.plc import Command, ErrorCode, Plc
+from drivers.simulated.build import PRODUCER
+from drivers.simulated.line import BatchSpec, LineError, LineSpec, SimulatedLine
+from station import inspector, ledger, recipe
+from station.config import SIMULATED, Home, StationConfig
+from station.control import Control, Request
+from station.inspection import Result, Verdict
+from station.line import Line, LineSettings
+from station.publisher import Publisher
+from station.report import percentiles
+
+Hear = Callable[[Result], None]
+"""Called with every result right after the PLC was told of it."""
+_IDLE_S = 0.01
+_ENDLESS = 1_000_000
+_PICTURES_WAITING = 8
+_RECORDING_BYTES = 4_000_000_000
+_FREE_BYTES = 1_000_000_000
+
+
+class StationError(Exception):
+    """The station cannot run in this home; the message says why and what to do."""
+
+
+class Daemon:
+    """One station: its line, and the slower things that are fed after the answer. Everything is called from the main thread."""
+
+    def __init__(self, home: Home, config: StationConfig, parts: int | None) -> None:
+        """Opens everything in `home`; `parts` is how many the simulated line makes, None for no end.
+
+        Raises:
+            StationError: another station runs in this home.
+            CameraError, PlcError, LedgerError: what was configured cannot be used at all. A camera that is only missing is no error here.
+        """
+        self._home, self._config = home, config
+        self._started = time.monotonic()
+        with ExitStack() as opened:
+            opened.enter_context(_only_one(home))
+            self._simulated = _simulated_line(home, config, parts)
+            if self._simulated:
+                opened.callback(self._simulated.close)
+            executor = ThreadPoolExecutor(1, thread_name_prefix="prepare")
+            opened.callback(executor.shutdown, wait=False, cancel_futures=True)
+            self._ledger = ledger.Ledger(home.ledger)
+            self.line = Line(
+                camera=_camera(home, config),
+                plc=_plc(config, self._simulated),
+                ledger=self._ledger,
+                prepare=partial(_prepare, executor, home, config.device),
+                settings=LineSettings(
+                    frame_window_ns=config.camera.frame_window_ms * 1_000_000,
+                    acknowledge_ns=config.plc.acknowledge_ms * 1_000_000,
+                    heartbeat_ns=config.plc.heartbeat_ms * 1_000_000,
+                    prepare=config.prepare,
+                    resume_automatically=config.resume == "automatic",
+                ),
+                clock=time.monotonic_ns,
+                wall_clock=time.time_ns,
+            )
+            opened.callback(self.line.close)
+            self._publisher = Publisher(
+                home.recordings,
+                self._recording_header,
+                keep=config.recording.keep,
+                pictures=_PICTURES_WAITING,
+                file_bytes=_RECORDING_BYTES,
+                max_bytes=int(config.recording.max_gb * 1e9),
+                free_bytes=_FREE_BYTES,
+            )
+            opened.callback(self._publisher.close)
+            self._control = Control(home.socket)
+            opened.callback(self._control.close)
+            self._opened = opened.pop_all()
+
+    def run(self, stop: threading.Event, hear: Hear, parts: int | None) -> dict[str, Any]:
+        """Turns the loop until `stop` is set or `parts` parts are answered and acknowledged; returns the summary.
+
+        Nothing else moves the heartbeat or systemd's watchdog: when this loop hangs, PLC and service manager both see it.
+        """
+        notifier = Notifier(os.environ.get("NOTIFY_SOCKET", ""))
+        begun_ns = time.time_ns()
+        tally = Tally()
+        while not stop.is_set() and not (parts and tally.parts >= parts and self._finished()):
+            for result, frame in self.line.step():
+                tally.add(result)
+                self._publisher.offer(result, frame)
+                hear(result)
+            for request in self._control.requests():
+                self._serve(request)
+            notifier.turn(self.line)
+            if not self.line.connected:
+                stop.wait(_IDLE_S)
+        notifier.stopping()
+        return self._summary(tally, begun_ns)
+
+    def close(self) -> None:
+        """Leaves the outputs at reject and gives everything back, last opened first."""
+        self._opened.close()
+
+    def _finished(self) -> bool:
+        return self.line.settled and (self._simulated is None or self._simulated.counts()["finished"])
+
+    def _serve(self, request: Request) -> None:
+        words = request.words
+
+        def finish(code: ErrorCode, why: str) -> None:
+            request.reply.set_result({"ok": not code, "error": why, "state": self.line.state.words})
+
+        commands = {"unprepare": Command.UNPREPARE_RECIPE, "start": Command.START_CONTINUOUS, "stop": Command.STOP}
+        commands |= {"reset": Command.RESET, "halt": Command.HALT, "prepare": Command.PREPARE_RECIPE}
+        if words.get("command") == "status":
+            request.reply.set_result({"ok": True, **self.status()})
+        elif words.get("command") in commands:
+            self.line.command(commands[words["command"]], str(words.get("recipe", "")), finish)
+        else:
+            request.reply.set_result({"ok": False, "error": f"unknown command; known are status, {', '.join(sorted(commands))}"})
+
+    def status(self) -> dict[str, Any]:
+        """What `station status` shows; plain data."""
+        line = self.line.status()
+        counts, latency = self._ledger.counts(line["job"]), self._ledger.latencies_ms(line["job"])
+        alarms = [*line.pop("causes"), *([self._publisher.alarm] if self._publisher.alarm else [])]
+        return {
+            "name": self._config.name,
+            **line,
+            "parts": counts.parts,
+            "pass": counts.passed,
+            "fail": counts.failed,
+            "reasons": {reason.name.lower(): count for reason, count in counts.reasons.items()},
+            "latency_ms": asdict(latency) if latency else {},
+            "pictures_dropped": self._publisher.dropped,
+            "alarms": alarms,
+            "uptime_s": round(time.monotonic() - self._started, 1),
+        }
+
+    def _recording_header(self) -> dict[str, Any]:
+        good, _ = recipe.load_all(self._home.recipes)
+        recipes = {name: {"number": found.number, "hash": found.hash} for name, found in good.items()}
+        return {"station": self._config.name, "version": version("station"), "recipes": recipes}
+
+    def _summary(self, tally: "Tally", since_ns: int) -> dict[str, Any]:
+        audit = ledger.audit(self._home.ledger, since_ns, now_ns=time.time_ns())
+        summary = {**tally.summary(), "audit": asdict(audit)}
+        if self._simulated:
+            with suppress(LineError):  # it ended by itself, and took its counts along
+                summary["plc"] = self._simulated.counts()
+        return summary
+
+
+class Tally:
+    """Counts the answers of one run of the daemon, for its summary; the latencies of the newest hundred thousand."""
+
+    def __init__(self) -> None:
+        self.parts = 0
+        self._passed = 0
+        self._reasons: Counter[str] = Counter()
+        self._latencies_ms: deque[float] = deque(maxlen=100_000)
+
+    def add(self, result: Result) -> None:
+        """One more answer."""
+        self.parts += 1
+        self._passed += result.verdict is Verdict.PASS
+        self._reasons[result.reason.name.lower()] += 1
+        self._latencies_ms.append(result.elapsed_ms)
+
+    def summary(self) -> dict[str, Any]:
+        """As COMMANDS.md's `run --parts --json`, without audit and PLC."""
+        return {
+            "parts": self.parts,
+            "pass": self._passed,
+            "fail": self.parts - self._passed,
+            "reasons": dict(self._reasons.most_common()),
+            "latency_ms": percentiles(self._latencies_ms),
+        }
+
+
+class Notifier:
+    """Tells systemd how the line is (sd_notify): READY once the PLC has seen the state, WATCHDOG only from the loop that judges."""
+
+    def __init__(self, address: str) -> None:
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+        self._ready = False
+        self._status = ""
+        self._next_s = 0.0
+
+    def turn(self, line: Line) -> None:
+        """Called once a turn; says something when there is something to say."""
+        if not self._address:
+            return
+        if line.connected and not self._ready:
+            self._ready = True
+            self._send("READY=1")
+        status = "; ".join([line.state.words, *line.causes.values()])
+        if status != self._status:
+            self._status = status
+            self._send(f"STATUS={status}")
+        if time.monotonic() >= self._next_s:
+            self._next_s = time.monotonic() + 0.5
+            self._send("WATCHDOG=1" if self._ready else "EXTEND_TIMEOUT_USEC=10000000\nWATCHDOG=1")
+
+    def stopping(self) -> None:
+        """The loop has ended; what follows leaves the outputs at reject."""
+        if self._address:
+            self._send("STOPPING=1")
+
+    def _send(self, text: str) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.sendto(text.encode(), self._address)
+
+
+def run(home: Home, config: StationConfig, parts: int | None, hear: Hear) -> dict[str, Any]:
+    """Runs the station in `home` until SIGTERM or SIGINT, or until `parts` parts are answered; returns the summary.
+
+    Raises:
+        StationError, CameraError, PlcError, LedgerError: it cannot run; nothing was started that is not stopped again.
+    """
+    stop = threading.Event()
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        daemon = Daemon(home, config, parts)
+        try:
+            return daemon.run(stop, hear, parts)
+        finally:
+            daemon.close()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _only_one(home: Home) -> Iterator[None]:
+    home.lock.parent.mkdir(parents=True, exist_ok=True)
+    with home.lock.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StationError(f"{home.lock}: another station runs in this home; stop it first, or give this one its own --home") from None
+        yield
+
+
+def _camera(home: Home, config: StationConfig) -> Camera:
+    simulated = SIMULATED in config.camera.producers
+    if simulated:
+        os.environ["STATION_SIMULATED_DIR"] = str(home.simulated)
+    producers = tuple(PRODUCER if path == SIMULATED else home.folder / path for path in config.camera.producers)
+    make = partial(GenicamCamera, producers, config.camera.serial_number, simulated=simulated)
+    return IsolatedCamera(make, simulated=simulated)
+
+
+def _plc(config: StationConfig, simulated: SimulatedLine | None) -> Plc:
+    plc = config.plc
+    return ModbusRtuPlc(
+        str(simulated.port) if simulated else plc.port,
+        unit=plc.unit,
+        baudrate=plc.baudrate,
+        parity=plc.parity,
+        base=plc.base,
+        timeout_s=plc.timeout_ms / 1e3,
+        simulated=simulated is not None,
+    )
+
+
+def _simulated_line(home: Home, config: StationConfig, parts: int | None) -> SimulatedLine | None:
+    simulation = config.simulation
+    if config.plc.port != SIMULATED or simulation is None:
+        return None
+    known, _ = recipe.load_all(home.recipes)
+    deadline_ms = max((found.document.deadline_ms for found in known.values()), default=1000)
+    spec = LineSpec(
+        port=home.simulated / "plc",
+        directory=home.simulated,
+        serial=config.camera.serial_number,
+        batches=tuple(_batches(home, config, parts or _ENDLESS)),
+        defective=simulation.defective,
+        noise=simulation.noise,
+        seed=simulation.seed,
+        interval_s=simulation.interval_ms / 1e3,
+        deadline_ms=deadline_ms,
+        part_timeout_s=(deadline_ms + config.camera.frame_window_ms) / 1e3 + 1,
+    )
+    return SimulatedLine(spec)
+
+
+def _batches(home: Home, config: StationConfig, parts: int) -> Iterable[BatchSpec]:
+    """The configured batches over and over, until they make `parts` parts."""
+    assert config.simulation is not None
+    left = parts
+    for batch in islice(cycle(config.simulation.batches), 10_000):
+        if left <= 0:
+            return
+        pictures = batch.pictures if batch.pictures in ("bulb", "iron") else str(home.folder / batch.pictures)
+        yield BatchSpec(batch.recipe, pictures, min(batch.parts, left), batch.good)
+        left -= batch.parts
+
+
+def _prepare(executor: ThreadPoolExecutor, home: Home, device: str, which: str | int) -> "Future[inspector.Inspector]":
+    return executor.submit(lambda: inspector.prepare(recipe.find(home.recipes, which), home.weights, device))

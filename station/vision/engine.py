@@ -1,0 +1,103 @@
+"""A loaded network, warm and ready: a frame in, class probabilities and heat map out."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from station.vision.preprocess import Pixels, preprocess
+from station.vision.weights import LoadedWeights
+
+
+class EngineError(Exception):
+    """The network gave no usable answer, or the device it should run on is not there."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """What the network saw in one frame.
+
+    Attributes:
+        probabilities: float32 (K,), soft-max of the logits in the description's class order.
+        heat_map: uint8 (S/16, S/16), Eq. 5 for the most probable class, grey 0-255 scaled by its own maximum; 0 where all of it is 0.
+    """
+
+    probabilities: npt.NDArray[np.float32]
+    heat_map: npt.NDArray[np.uint8]
+
+
+class Engine:
+    """Runs one network on one device. The same frame gives bit-identical output, every time.
+
+    Attributes:
+        description: of the network that runs.
+        sha256: of its weights file.
+        device: where it runs, `cpu` or `cuda`.
+    """
+
+    def __init__(self, loaded: LoadedWeights, device: str = "auto") -> None:
+        """Takes the network over and moves it to the device.
+
+        Args:
+            device: "cpu", "cuda", or "auto" for CUDA where there is one.
+
+        Raises:
+            EngineError: the device is not there.
+        """
+        self.description = loaded.description
+        self.sha256 = loaded.sha256
+        self.device = choose_device(device)
+        self._network = loaded.network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+
+    def see(self, pixels: Pixels, pixel_format: str) -> Seen:
+        """Class probabilities and heat map of one frame, as a camera or `rgb_from_file` delivers it.
+
+        Raises:
+            ValueError: the pixels cannot be inspected; see `preprocess`.
+            EngineError: the network's numbers are not finite.
+        """
+        picture = preprocess(pixels, pixel_format, self.description)
+        with torch.inference_mode(), repeatable(self.device):
+            logits, heat = self._network(picture.to(self.device))
+            probabilities = logits[0].softmax(dim=0).cpu().numpy()
+            heat_map = heat[0].cpu().numpy()
+        if not (np.isfinite(probabilities).all() and np.isfinite(heat_map).all()):
+            raise EngineError("the network's output is not finite: its weights are damaged or were trained badly; train again")
+        return Seen(probabilities, _grey(heat_map))
+
+    def warm_up(self) -> None:
+        """Sees black frames until memory is taken and kernels are chosen, so that the first part takes no longer than the next."""
+        black = np.zeros((self.description.input_size, self.description.input_size), dtype=np.uint8)
+        for _ in range(3):
+            self.see(black, "Mono8")
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called "cpu" or "cuda", or with "auto" CUDA where there is one.
+
+    Raises:
+        EngineError: there is no such device on this machine.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise EngineError(f"device: {name!r} must be auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise EngineError("device: cuda was asked for, but torch finds no CUDA device; check the driver, or set cpu or auto")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def repeatable(device: torch.device) -> AbstractContextManager[None]:
+    """Within it, convolutions on the device give the same bits every time, in full float32."""
+    if device.type == "cpu":
+        return nullcontext()
+    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+    return flags
+
+
+def _grey(heat: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Grey 0-255, the maximum at 255 unless all is 0."""
+    maximum = heat.max()
+    if maximum <= 0:
+        return np.zeros(heat.shape, dtype=np.uint8)
+    return np.asarray(np.rint(heat / maximum * 255), dtype=np.uint8)

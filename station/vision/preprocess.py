@@ -1,0 +1,121 @@
+"""From pixels to the network's input: the one way for training, inspection, replay and picture files (sec. 3.1).
+
+As in the paper: resized to a square, no preprocessing but normalisation. A camera's Bayer mosaic is interpolated to RGB first.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from station.vision.dvgg16 import NetworkDescription
+
+Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+
+
+@dataclass(frozen=True)
+class PixelFormat:
+    """How pixels of one PFNC format become RGB.
+
+    Attributes:
+        bits: of a pixel's component, right aligned in uint8 or uint16.
+        to_rgb: OpenCV's conversion; None when the pixels are RGB already.
+        components: 1 for (height, width), 3 for (height, width, 3).
+    """
+
+    bits: int
+    to_rgb: int | None
+    components: int = 1
+
+
+# PFNC names the first two pixels of row 0. OpenCV's older names (BayerBG2RGB ...) take row 1, columns 1-2, and would swap red and blue.
+_BAYER = {
+    "BayerRG": cv2.COLOR_BayerRGGB2RGB,
+    "BayerGR": cv2.COLOR_BayerGRBG2RGB,
+    "BayerGB": cv2.COLOR_BayerGBRG2RGB,
+    "BayerBG": cv2.COLOR_BayerBGGR2RGB,
+}
+PIXEL_FORMATS = {
+    **{f"{name}{bits}": PixelFormat(bits, code) for name, code in _BAYER.items() for bits in (8, 10, 12)},
+    **{f"Mono{bits}": PixelFormat(bits, cv2.COLOR_GRAY2RGB) for bits in (8, 10, 12)},
+    "RGB8": PixelFormat(8, None, 3),
+    "BGR8": PixelFormat(8, cv2.COLOR_BGR2RGB, 3),
+}
+"""The formats that can be inspected, by their PFNC names."""
+
+
+def preprocess(pixels: Pixels, pixel_format: str, description: NetworkDescription) -> Tensor:
+    """The network's input: float32 (1, 3, S, S), R G B, normalised by the description's mean and std, channels-last in memory.
+
+    Args:
+        pixels: uint8 (8-bit formats) or uint16 (10 and 12 bit, right aligned), (height, width) for Mono and Bayer, else (height, width, 3).
+        pixel_format: its PFNC name.
+
+    Raises:
+        ValueError: the format is unknown, or the pixels are not what it promises.
+    """
+    return normalise(resized_rgb(pixels, pixel_format, description.input_size), pixel_format, description)
+
+
+def resized_rgb(pixels: Pixels, pixel_format: str, size: int) -> Pixels:
+    """The whole picture as RGB at (size, size, 3), its own dtype and range kept; proportions are not, as in the paper.
+
+    An axis that shrinks is averaged over (`INTER_AREA`), an axis that grows is interpolated (`INTER_LINEAR`).
+
+    Raises:
+        ValueError: as `preprocess`.
+    """
+    known = _checked(pixels, pixel_format)
+    rgb = pixels if known.to_rgb is None else cv2.cvtColor(pixels, known.to_rgb)
+    height, width = rgb.shape[:2]
+    if height > size or width > size:
+        rgb = cv2.resize(rgb, (min(width, size), min(height, size)), interpolation=cv2.INTER_AREA)
+    if height < size or width < size:
+        rgb = cv2.resize(rgb, (size, size), interpolation=cv2.INTER_LINEAR)
+    return cast(Pixels, rgb)
+
+
+def normalise(rgb: Pixels, pixel_format: str, description: NetworkDescription) -> Tensor:
+    """RGB pictures (S, S, 3) or (N, S, S, 3) in the range of `pixel_format` -> float32 (N, 3, S, S), channels-last in memory."""
+    mean = np.array(description.mean, dtype=np.float32)
+    std = np.array(description.std, dtype=np.float32)
+    full = np.float32(2 ** PIXEL_FORMATS[pixel_format].bits - 1)
+    values = (rgb.astype(np.float32) / full - mean) / std
+    nhwc = torch.from_numpy(values.reshape(-1, *values.shape[-3:]))  # (N, S, S, 3)
+    return nhwc.permute(0, 3, 1, 2)
+
+
+def rgb_from_file(path: Path) -> npt.NDArray[np.uint8]:
+    """A picture file (PNG, JPEG, BMP, TIFF, grey or colour, 8 or 16 bit) as `RGB8` pixels (height, width, 3); 16 bit are scaled to 8.
+
+    Raises:
+        ValueError: the file is missing, cut short, or not a picture; the message names it.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
+    if not data:
+        raise ValueError(f"{path}: is empty; copy the picture again")
+    # imread would fill the lost part of a JPEG that was cut short with grey and say nothing; imdecode refuses it.
+    bgr = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR)
+    if bgr is None:
+        raise ValueError(f"{path}: is not a whole PNG, JPEG, BMP or TIFF picture")
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+
+def _checked(pixels: Pixels, pixel_format: str) -> PixelFormat:
+    known = PIXEL_FORMATS.get(pixel_format)
+    if known is None:
+        raise ValueError(f"PixelFormat {pixel_format!r} cannot be inspected; set the camera to one of {', '.join(PIXEL_FORMATS)}")
+    dtype = np.uint8 if known.bits == 8 else np.uint16
+    shape = pixels.shape[:2] if known.components == 1 else (*pixels.shape[:2], 3)
+    if pixels.dtype != dtype or pixels.shape != shape or len(shape) != (2 if known.components == 1 else 3) or pixels.size == 0:
+        layout = "(height, width)" if known.components == 1 else "(height, width, 3)"
+        raise ValueError(f"PixelFormat {pixel_format} promises {np.dtype(dtype)} {layout}, the pixels are {pixels.dtype} {pixels.shape}")
+    return known

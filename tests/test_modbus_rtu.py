@@ -1,0 +1,555 @@
+"""The Modbus RTU link: its registers against the wire's page, its telegrams against two foreign servers, its behaviour on a bad line."""
+
+import asyncio
+import os
+import random
+import select
+import tempfile
+import threading
+import time
+import tty
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pymodbus.server import ModbusSerialServer
+from pymodbus.simulator import DataType, SimData, SimDevice
+
+from drivers.modbus_rtu import ModbusRtuPlc, decode_command_block, encode_signals
+from drivers.plc import NO_RESULT, CommandStatus, PlcCommand, PlcError, PlcInput, PlcResult, StationSignals, Trigger, crc16_modbus
+from drivers.simulated.rtu_server import RtuServer
+
+TIMEOUT_S = 0.1
+SLACK_S = 0.15
+"""What a loaded machine may add to a bounded wait."""
+
+RESULT = PlcResult(
+    sequence=42,
+    passed=True,
+    reason=1,
+    class_index=3,
+    probability=0.9981,
+    defects=2,
+    defect_area_px=700,
+    largest_defect_px=(10, 20, 30, 40),
+    elapsed_ms=87,
+    recipe_number=12,
+    recipe_checksum=0x9F3A,
+)
+SIGNALS = StationSignals(
+    state=8,
+    heartbeat=77,
+    recipe_number=12,
+    recipe_checksum=0x9F3A,
+    result=RESULT,
+    command_echo=5,
+    command_status=CommandStatus.DONE,
+    error_code=21,
+    failed_parts=6,
+)
+BLOCK = {
+    0: 1,  # wire version
+    1: 8,  # state
+    2: 77,  # heartbeat
+    3: 12,  # recipe number
+    4: 0x9F3A,  # recipe checksum
+    5: 42,  # result sequence
+    6: 0x5AA5,  # verdict code word
+    7: 1,  # reason
+    8: 3,  # class index
+    9: 9981,  # probability x 10000
+    10: 2,  # number of defects
+    11: 700,  # area of all defects
+    12: 10,
+    13: 20,
+    14: 30,
+    15: 40,  # largest defect x, y, width, height
+    16: 87,  # trigger-to-answer time, ms
+    17: 12,  # recipe number used for this result
+    18: 0x9F3A,  # recipe checksum used for this result
+    19: 5,  # command echo
+    20: 2,  # command status
+    21: 21,  # error code
+    22: 6,  # parts not answered PASS since StartContinuous
+    23: 42,  # result sequence again
+}
+COMMAND_BLOCK = [900, 1, 12, 5, 41, 42, 0x4131, 0x3233, 0x3400, 0, 0, 0, 0, 0]
+SAID = PlcInput(900, PlcCommand(1, 12, 5), 41, (Trigger(42, "A1234"),))
+
+
+# The registers.
+
+
+def test_the_station_block_is_the_table_of_the_wire() -> None:
+    assert encode_signals(SIGNALS) == [BLOCK[register] for register in range(24)]
+
+
+def test_no_result_is_all_zeros() -> None:
+    words = encode_signals(replace(SIGNALS, result=NO_RESULT))
+    assert words[5:19] == [0] * 14
+    assert words[23] == 0
+
+
+@pytest.mark.parametrize("passed", [False, None, 1, np.True_, "yes", 0x5AA5])
+def test_only_the_very_true_is_the_code_word(passed: object) -> None:
+    result = replace(RESULT, passed=passed)  # type: ignore[arg-type]
+    assert encode_signals(replace(SIGNALS, result=result))[6] == 0
+
+
+def test_measures_are_clipped_to_what_a_register_says() -> None:
+    result = replace(
+        RESULT,
+        class_index=-1,
+        probability=1.5,
+        defects=70_000,
+        defect_area_px=1_000_000,
+        largest_defect_px=(-3, 70_000, 5, 6),
+        elapsed_ms=100_000,
+    )
+    words = encode_signals(replace(SIGNALS, result=result, failed_parts=1_000_000))
+    assert words[8:17] == [0, 10_000, 65535, 65535, 0, 65535, 5, 6, 65535]
+    assert words[22] == 65535
+
+
+@pytest.mark.parametrize("probability", [float("nan"), -0.5, float("-inf")])
+def test_a_probability_that_is_none_is_zero(probability: float) -> None:
+    assert encode_signals(replace(SIGNALS, result=replace(RESULT, probability=probability)))[9] == 0
+
+
+def test_the_heartbeat_wraps_instead_of_standing_still() -> None:
+    assert [encode_signals(replace(SIGNALS, heartbeat=count))[2] for count in (65535, 65536, 65537)] == [65535, 0, 1]
+
+
+@pytest.mark.parametrize("name", ["recipe_number", "recipe_checksum", "sequence"])
+def test_what_names_a_part_or_recipe_is_refused_rather_than_clipped(name: str) -> None:
+    with pytest.raises(ValueError, match="does not fit a register"):
+        encode_signals(replace(SIGNALS, result=replace(RESULT, **{name: 65536})))
+
+
+def test_the_command_block_is_the_table_of_the_wire() -> None:
+    assert decode_command_block(COMMAND_BLOCK) == SAID
+
+
+def test_a_part_id_keeps_its_printable_characters_only() -> None:
+    words = [*COMMAND_BLOCK[:6], *(int.from_bytes(pair, "big") for pair in (b"\x00B", b"\x07-", b"\xffz", b" 9", b"\x7f!", b"", b"", b""))]
+    assert decode_command_block(words).triggers == (Trigger(42, "B-z 9!"),)
+
+
+def test_a_command_block_of_another_size_is_refused() -> None:
+    with pytest.raises(ValueError, match="14 registers"):
+        decode_command_block(COMMAND_BLOCK[:-1])
+
+
+# The far end of the wire.
+
+
+class FarEnd:
+    """The other end of a serial line that is found at `port`: gives every burst of bytes to `reply` and sends back what that returns."""
+
+    def __init__(self, port: Path, reply: Callable[[bytes], bytes]) -> None:
+        self.port = port
+        self.reply = reply
+        self.plug()
+
+    def plug(self) -> None:
+        self._near, self._far = os.openpty()
+        tty.setraw(self._far)
+        self.port.unlink(missing_ok=True)
+        self.port.symlink_to(os.ttyname(self._far))
+        self._stop, self._stopped = os.pipe()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def pull(self) -> None:
+        self.port.unlink()
+        os.close(self._stopped)
+        self._thread.join()
+        for end in (self._near, self._far, self._stop):
+            os.close(end)
+
+    def send(self, data: bytes) -> None:
+        os.write(self._near, data)
+
+    def _serve(self) -> None:
+        while True:
+            ready, _, _ = select.select([self._near, self._stop], [], [])
+            if self._stop in ready:
+                return
+            self.send(self.reply(os.read(self._near, 4096)))
+
+
+class Clock:
+    """A clock that only moves when a test says so."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def telegram(*body: int) -> bytes:
+    return bytes(body) + crc16_modbus(bytes(body)).to_bytes(2, "little")
+
+
+WRITTEN = telegram(1, 16, 0, 0, 0, 24)
+READ = telegram(1, 3, 28, *b"".join(word.to_bytes(2, "big") for word in COMMAND_BLOCK))
+
+
+def good_plc(request: bytes) -> bytes:
+    return {16: WRITTEN, 3: READ}[request[1]]
+
+
+def recording(requests: list[bytes], reply: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
+    """Answers as `reply` does and keeps the requests."""
+
+    def answer(request: bytes) -> bytes:
+        requests.append(request)
+        return reply(request)
+
+    return answer
+
+
+def passing_on(end: FarEnd) -> Callable[[bytes], bytes]:
+    """Answers nothing and sends what came out of another far end."""
+
+    def answer(data: bytes) -> bytes:
+        end.send(data)
+        return b""
+
+    return answer
+
+
+def silent(_: bytes) -> bytes:
+    return b""
+
+
+def simulated_server(registers: list[int], **wire: int) -> Callable[[bytes], bytes]:
+    server = RtuServer(registers, writable=range(24), **wire)
+    return lambda data: server.receive(data, time.monotonic())
+
+
+@pytest.fixture
+def far_end(tmp_path: Path) -> Iterator[FarEnd]:
+    end = FarEnd(tmp_path / "plc", good_plc)
+    yield end
+    if end.port.is_symlink():
+        end.pull()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def plc(far_end: FarEnd, clock: Clock) -> Iterator[ModbusRtuPlc]:
+    link = ModbusRtuPlc(str(far_end.port), timeout_s=TIMEOUT_S, clock=clock)
+    yield link
+    link.close()
+
+
+def failure(plc: ModbusRtuPlc) -> str:
+    """The message of an exchange that must fail within its bound."""
+    began_s = time.monotonic()
+    with pytest.raises(PlcError) as caught:
+        plc.exchange(SIGNALS)
+    assert time.monotonic() - began_s < 2 * TIMEOUT_S + SLACK_S
+    return str(caught.value)
+
+
+def recovers(plc: ModbusRtuPlc, far_end: FarEnd, clock: Clock) -> bool:
+    """True when the link works again once its pause is over and the PLC is well."""
+    far_end.reply = good_plc
+    clock.now_s += 10
+    return plc.exchange(SIGNALS) == SAID
+
+
+# A line that works.
+
+
+def test_an_exchange_carries_both_blocks(far_end: FarEnd, plc: ModbusRtuPlc) -> None:
+    registers = [0] * 32 + COMMAND_BLOCK
+    far_end.reply = simulated_server(registers)
+    assert plc.exchange(SIGNALS) == SAID
+    assert registers[:24] == encode_signals(SIGNALS)
+
+
+def test_an_exchange_is_one_write_of_the_whole_block_and_one_read(far_end: FarEnd, plc: ModbusRtuPlc) -> None:
+    requests: list[bytes] = []
+    far_end.reply = recording(requests, good_plc)
+    plc.exchange(SIGNALS)
+    words = b"".join(word.to_bytes(2, "big") for word in encode_signals(SIGNALS))
+    assert requests == [telegram(1, 16, 0, 0, 0, 24, 48, *words), telegram(1, 3, 0, 32, 0, 14)]
+
+
+def test_a_station_that_comes_back_finds_the_line_again(far_end: FarEnd) -> None:
+    for _ in range(3):
+        plc = ModbusRtuPlc(str(far_end.port), parity="E")
+        assert plc.exchange(SIGNALS) == SAID
+        plc.close()
+
+
+def test_unit_and_base_address_are_those_of_the_plc(far_end: FarEnd) -> None:
+    registers = [0] * 32 + COMMAND_BLOCK
+    far_end.reply = simulated_server(registers, unit=17, base=1000)
+    plc = ModbusRtuPlc(str(far_end.port), unit=17, base=1000, baudrate=115200, parity="N", simulated=True)
+    assert plc.exchange(SIGNALS) == SAID
+    assert plc.simulated
+    plc.close()
+
+
+def test_a_slow_answer_in_pieces_is_one_answer(far_end: FarEnd, plc: ModbusRtuPlc) -> None:
+    def dribble(request: bytes) -> bytes:
+        answer = good_plc(request)
+        for at in range(len(answer) - 1):
+            far_end.send(answer[at : at + 1])
+        return answer[-1:]
+
+    far_end.reply = dribble
+    assert plc.exchange(SIGNALS) == SAID
+
+
+class PymodbusServer:
+    """pymodbus' own serial server with a PLC's registers, at the far end of a cable made of two pseudo terminals."""
+
+    def __init__(self, cable_end: Path) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        blocks = [
+            SimData(0, count=32, values=0, datatype=DataType.REGISTERS),
+            SimData(32, values=COMMAND_BLOCK, datatype=DataType.REGISTERS),
+        ]
+        self._server = self._do(self._serve(SimDevice(1, simdata=blocks), str(cable_end)))
+
+    async def _serve(self, device: SimDevice, port: str) -> ModbusSerialServer:
+        server = ModbusSerialServer(device, port=port, baudrate=19200)
+        await server.serve_forever(background=True)
+        return server
+
+    def registers(self) -> list[int]:
+        return list(self._do(self._server.async_getValues(1, 3, 0, 24)))
+
+    def close(self) -> None:
+        self._do(self._server.shutdown())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _do(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
+
+
+def test_a_foreign_server_understands_the_link(tmp_path: Path, plc: ModbusRtuPlc, far_end: FarEnd) -> None:
+    other_end = FarEnd(tmp_path / "server", passing_on(far_end))
+    far_end.reply = passing_on(other_end)
+    server = PymodbusServer(tmp_path / "server")
+    try:
+        assert [plc.exchange(SIGNALS) for _ in range(20)] == [SAID] * 20
+        assert server.registers() == encode_signals(SIGNALS)
+    finally:
+        plc.close()
+        server.close()
+        other_end.pull()
+
+
+# A line that does not.
+
+FAULTS = {
+    "silence": silent,
+    "truncated": lambda request: good_plc(request)[:-3],
+    "wrong checksum": lambda request: good_plc(request)[:-1] + b"\x00",
+    "another unit": lambda request: telegram(2, *good_plc(request)[1:-2]),
+    "noise": lambda _: random.Random(1).randbytes(40),
+    "an old read for a write": lambda _: READ,
+    "an old write for a read": lambda _: WRITTEN,
+    "fewer registers": lambda request: WRITTEN if request[1] == 16 else telegram(1, 3, 4, 0, 1, 0, 2),
+    "another address written": lambda request: READ if request[1] == 3 else telegram(1, 16, 0, 1, 0, 24),
+    "coils written": lambda request: READ if request[1] == 3 else telegram(1, 15, 0, 0, 0, 24),
+    "input registers": lambda request: WRITTEN if request[1] == 16 else telegram(1, 4, *READ[2:-2]),
+    "only the write is answered": lambda request: WRITTEN if request[1] == 16 else b"",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_of_the_line_is_an_error_in_bounded_time_and_passes(fault: str, plc: ModbusRtuPlc, far_end: FarEnd, clock: Clock) -> None:
+    far_end.reply = FAULTS[fault]
+    message = failure(plc)
+    assert message.startswith(f"{far_end.port}: ")
+    assert "unit 1" in message
+    assert "check" in message
+    assert recovers(plc, far_end, clock)
+
+
+def test_silence_costs_one_timeout(plc: ModbusRtuPlc, far_end: FarEnd) -> None:
+    far_end.reply = silent
+    began_s = time.monotonic()
+    assert "FC16 to registers 0..23 within 100 ms" in failure(plc)
+    assert TIMEOUT_S <= time.monotonic() - began_s < TIMEOUT_S + SLACK_S
+
+
+def test_a_refusal_names_the_exception_and_the_fix(plc: ModbusRtuPlc, far_end: FarEnd, clock: Clock) -> None:
+    far_end.reply = lambda request: telegram(1, request[1] | 0x80, 2)
+    message = failure(plc)
+    assert "exception 2, illegal data address" in message
+    assert "base address" in message
+    assert recovers(plc, far_end, clock)
+
+
+def test_a_line_that_babbles_without_end_is_left_in_time(plc: ModbusRtuPlc, far_end: FarEnd, clock: Clock) -> None:
+    link = ModbusRtuPlc(str(far_end.port), timeout_s=TIMEOUT_S)
+    quiet = threading.Event()
+
+    def babble(_: bytes) -> bytes:
+        while not quiet.wait(0.002):
+            far_end.send(b"\x01\x03\x1c")
+        return b""
+
+    far_end.reply = babble
+    failure(link)
+    quiet.set()
+    link.close()
+    assert recovers(plc, far_end, clock)
+
+
+def test_a_step_of_the_wall_clock_does_not_stretch_the_wait(plc: ModbusRtuPlc, far_end: FarEnd, monkeypatch: pytest.MonkeyPatch) -> None:
+    years = iter(range(10_000, 0, -1))
+    monkeypatch.setattr(time, "time", lambda: next(years) * 1e6)
+    far_end.reply = silent
+    assert "no good answer" in failure(plc)
+
+
+def test_the_line_stays_quiet_after_a_lost_answer(plc: ModbusRtuPlc, far_end: FarEnd, clock: Clock) -> None:
+    requests: list[bytes] = []
+    far_end.reply = recording(requests, silent)
+    lost = failure(plc)
+    for _ in range(3):
+        clock.now_s += TIMEOUT_S / 2
+        began_s = time.monotonic()
+        assert failure(plc).startswith(lost)
+        assert time.monotonic() - began_s < TIMEOUT_S
+    assert len(requests) == 1
+    clock.now_s += TIMEOUT_S
+    assert recovers(plc, far_end, clock)
+
+
+def test_a_late_answer_is_not_taken_for_the_next_one(plc: ModbusRtuPlc, far_end: FarEnd, clock: Clock) -> None:
+    far_end.reply = lambda request: WRITTEN if request[1] == 16 else b""
+    failure(plc)
+    far_end.send(telegram(1, 3, 28, *[7] * 28))
+    assert recovers(plc, far_end, clock)
+
+
+def test_a_pulled_cable_is_an_error_and_its_return_is_found(plc: ModbusRtuPlc, far_end: FarEnd, clock: Clock) -> None:
+    assert plc.exchange(SIGNALS) == SAID
+    far_end.pull()
+    assert "was lost" in failure(plc)
+    clock.now_s += 10
+    assert "cannot be opened" in failure(plc)
+    far_end.plug()
+    assert recovers(plc, far_end, clock)
+
+
+def test_a_port_that_is_not_there_is_tried_with_growing_pauses(tmp_path: Path, clock: Clock) -> None:
+    plc = ModbusRtuPlc(str(tmp_path / "nothing"), clock=clock)
+    pauses_ms = []
+    for _ in range(7):
+        assert "cannot be opened" in failure(plc)
+        clock.now_s += 1e-6
+        pauses_ms.append(int(failure(plc).split("again in ")[1].split(" ms")[0]))
+        clock.now_s += 10
+    assert pauses_ms == [100, 200, 400, 800, 1600, 2000, 2000]
+    plc.close()
+
+
+def test_after_a_good_exchange_the_pauses_start_small_again(plc: ModbusRtuPlc, far_end: FarEnd, clock: Clock) -> None:
+    for _ in range(2):
+        far_end.pull()
+        for pause_ms in (100, 200):
+            failure(plc)
+            assert f"again in {pause_ms} ms" in failure(plc)
+            clock.now_s += 10
+        far_end.plug()
+        assert recovers(plc, far_end, clock)
+
+
+def test_a_silence_of_three_and_a_half_characters_parts_two_telegrams(far_end: FarEnd) -> None:
+    times_s: list[float] = []
+
+    def timed(request: bytes) -> bytes:
+        times_s.append(time.monotonic())
+        return good_plc(request)
+
+    far_end.reply = timed
+    plc = ModbusRtuPlc(str(far_end.port), baudrate=1200)
+    plc.exchange(SIGNALS)
+    plc.close()
+    assert times_s[1] - times_s[0] > 3.5 * 11 / 1200
+
+
+def test_the_port_is_opened_for_one_only(plc: ModbusRtuPlc, far_end: FarEnd) -> None:
+    assert plc.exchange(SIGNALS) == SAID
+    second = ModbusRtuPlc(str(far_end.port), timeout_s=TIMEOUT_S)
+    assert "cannot be opened" in failure(second)
+    second.close()
+    assert plc.exchange(SIGNALS) == SAID
+
+
+@settings(max_examples=60, deadline=None)
+@given(answers=st.lists(st.binary(max_size=40) | st.sampled_from([WRITTEN, READ, WRITTEN + READ, READ[:20]]), min_size=2, max_size=2))
+def test_random_answers_are_an_error_or_the_truth(answers: list[bytes]) -> None:
+    link = Path(tempfile.mkdtemp()) / "plc"
+    left = iter(answers)
+    far_end = FarEnd(link, lambda _: next(left, b""))
+    plc = ModbusRtuPlc(str(link), timeout_s=0.01)
+    try:
+        assert plc.exchange(SIGNALS) == SAID
+    except PlcError:
+        pass
+    finally:
+        plc.close()
+        far_end.pull()
+        link.parent.rmdir()
+
+
+# The end.
+
+
+def test_closing_leaves_the_plc_at_reject(far_end: FarEnd, plc: ModbusRtuPlc) -> None:
+    registers = [0] * 32 + COMMAND_BLOCK
+    far_end.reply = simulated_server(registers)
+    plc.exchange(SIGNALS)
+    plc.close()
+    assert registers[1] == 1
+    assert registers[3:19] == [0] * 16
+    assert registers[23] == 0
+
+
+def test_closing_again_does_not_touch_the_line(far_end: FarEnd, plc: ModbusRtuPlc) -> None:
+    plc.exchange(SIGNALS)
+    plc.close()
+    requests: list[bytes] = []
+    far_end.reply = recording(requests, silent)
+    plc.close()
+    assert requests == []
+
+
+def test_closing_a_line_that_failed_leaves_it_alone(far_end: FarEnd, plc: ModbusRtuPlc) -> None:
+    plc.exchange(SIGNALS)
+    requests: list[bytes] = []
+    far_end.reply = recording(requests, silent)
+    failure(plc)
+    plc.close()
+    assert len(requests) == 1
+
+
+def test_closing_a_dead_line_raises_nothing(far_end: FarEnd, plc: ModbusRtuPlc) -> None:
+    plc.exchange(SIGNALS)
+    far_end.pull()
+    plc.close()
