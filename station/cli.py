@@ -84,7 +84,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     logs.configure()
     home = _home(arguments)
-    live = (lambda _result: None) if arguments.json else (lambda result: print(report.result_line(result), flush=True))
+    live = (lambda _result: None) if arguments.json else (lambda result: print(report.result_line(result, result.elapsed_ms), flush=True))
     summary = daemon.run(home, config.load(home), arguments.parts, live)
     _print(arguments, summary, "\n" + report.summary_lines(summary))
     violated = bool(summary.get("plc", {}).get("violations"))
@@ -161,7 +161,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
     for image, result, elapsed_ms in looks:
         documents.append(report.inspected(image, result, elapsed_ms))
         if not arguments.json:
-            print(f"{report.result_line(result)}  {image}", flush=True)
+            print(f"{report.result_line(result, elapsed_ms)}  {image}", flush=True)
     if arguments.json:
         print(json.dumps(documents))
     return 0

@@ -69,7 +69,11 @@ class RecordedClock:
 
 
 class Rerun:
-    """A line whose ends are recorded. Give it one part after the other; each gets its answer through `Line.step`."""
+    """A line whose ends are recorded. Give it one part after the other; each gets its answer through `Line.step`.
+
+    Attributes:
+        elapsed_ms: how long the last part took from trigger to answer here, its recipe already prepared.
+    """
 
     def __init__(self, inspector_of: InspectorOf) -> None:
         self._inspector_of = inspector_of
@@ -79,6 +83,7 @@ class Rerun:
         self._part: RecordedPart | None = None
         self._held: Future[Inspector] | None = None
         self._hold = False
+        self.elapsed_ms = 0.0
         self._line = Line(
             camera=RecordedCamera(self._frames()),
             plc=self._plc,
@@ -107,9 +112,11 @@ class Rerun:
             self._say(Command.STOP)
         self._clock.now_ns = part.triggered_ns
         self._plc.trigger = Trigger(part.sequence, part.part_id)
+        begun = time.perf_counter()
         for _ in range(_TURNS):
             for result, _frame in self._line.step():
                 if result.sequence == part.sequence:
+                    self.elapsed_ms = (time.perf_counter() - begun) * 1e3
                     return result
         raise ReplayError(f"part {part.sequence} was not answered in {_TURNS} turns")
 
@@ -217,9 +224,8 @@ def replay(home: Home, device: str, recording: str, recipe_name: str | None = No
             if recorded.dropped:
                 continue
             part = replace(recorded, recipe_number=only.number, asked_recipe=0) if only else recorded
-            begun = time.perf_counter()
             result = rerun.answer(part)
-            times_ms.append((time.perf_counter() - begun) * 1e3)
+            times_ms.append(rerun.elapsed_ms)
             if result.recipe_hash != recorded.recipe_hash and not only:
                 changed[str(recorded.recipe_number)] = f"{recorded.recipe_hash[:12]} -> {result.recipe_hash[:12]}"
             found = _differences(recorded, result)
@@ -253,9 +259,7 @@ def inspect(home: Home, device: str, recipe_name: str, images: Iterable[Path]) -
                 frame = Frame(rgb_from_file(image), "RGB8", sequence, 0, sequence)
             except ValueError as error:
                 raise ReplayError(str(error)) from None
-            begun = time.perf_counter()
-            result = rerun.answer(_picture(sequence, recipe, frame))
-            yield str(image), result, (time.perf_counter() - begun) * 1e3
+            yield str(image), rerun.answer(_picture(sequence, recipe, frame)), rerun.elapsed_ms
 
 
 def _picture(sequence: int, recipe: Recipe, frame: Frame) -> RecordedPart:

@@ -34,15 +34,15 @@ def inspected(image: str, result: Result, elapsed_ms: float) -> dict[str, Any]:
     }
 
 
-def result_line(result: Result) -> str:
-    """One part on the terminal: verdict, class, probability, boxes, milliseconds."""
+def result_line(result: Result, elapsed_ms: float) -> str:
+    """One part on the terminal: verdict, class, probability, milliseconds, boxes."""
     seen = result.inspection
     head = f"{result.sequence:>6}  {result.verdict.value}  {result.reason.name.lower():<16}"
     if seen is None:
         return f"{head} {result.detail}"
     boxes = "  ".join(f"{d.box[2]}x{d.box[3]} at {d.box[0]},{d.box[1]}" for d in seen.defects[:3])
     more = f"  and {len(seen.defects) - 3} more" if len(seen.defects) > 3 else ""
-    return f"{head} {seen.class_name:<18} {seen.probability:.4f}  {result.elapsed_ms:6.1f} ms  {boxes}{more}".rstrip()
+    return f"{head} {seen.class_name:<18} {seen.probability:.4f}  {elapsed_ms:6.1f} ms  {boxes}{more}".rstrip()
 
 
 def summary_lines(summary: Mapping[str, Any]) -> str:
