@@ -10,7 +10,23 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from drivers.simulated.light import Layer, Light, Mask, Picture, Points, bell, cloud, expose, patch, ribbon, soften, stamp, wander
+from drivers.simulated.light import (
+    Layer,
+    Light,
+    Mask,
+    Picture,
+    Points,
+    bell,
+    box_around,
+    cloud,
+    expose,
+    patch,
+    ribbon,
+    soften,
+    stamp,
+    tint,
+    wander,
+)
 
 WIDTH_PX, HEIGHT_PX = 661, 601
 _MIDDLE_X, _MIDDLE_Y = WIDTH_PX / 2, HEIGHT_PX / 2
@@ -18,6 +34,8 @@ _GLASS = np.array([0.93, 1.0, 1.04], np.float32)
 _STEEL = np.array([1.0, 0.98, 0.95], np.float32)
 _DUMET = np.array([1.0, 0.55, 0.34], np.float32)
 _OUTLINE_POINTS = 180
+_GLASS_ROWS = slice(HEIGHT_PX // 2 - 180, HEIGHT_PX // 2 + 181)
+"""No shell is taller than this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +62,8 @@ def render(class_name: str, scene: np.random.Generator, defect: np.random.Genera
     size = (WIDTH_PX, HEIGHT_PX)
     light = np.asarray(cv2.warpAffine(bulb.light, pose, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
     _surround(light, scene)
-    light *= (scene.uniform(0.85, 1.2) * np.array([1 + scene.normal(0, 0.03), 1, 1 + scene.normal(0, 0.05)])).astype(np.float32)
+    white = scene.uniform(0.85, 1.2) * np.array([1 + scene.normal(0, 0.03), 1, 1 + scene.normal(0, 0.05)])
+    light = np.asarray(cv2.transform(light, np.diag(white).astype(np.float32)), np.float32)
     return expose(light, float(scene.uniform(0.12, 0.22)), scene), cv2.warpAffine(mask, pose, size, flags=cv2.INTER_NEAREST) > 0
 
 
@@ -55,7 +74,7 @@ def _good_bulb(rng: np.random.Generator) -> _Bulb:
     light = np.zeros((HEIGHT_PX, WIDTH_PX, 3), np.float32)
     _draw_metal(light, half_length, rng)
     shell = _draw_shell(outline, half_length, half_diameter, wall, rng)
-    light += shell[..., None] * _GLASS
+    light[_GLASS_ROWS] += tint(shell[_GLASS_ROWS], _GLASS)
     return _Bulb(light, shell, outline, half_length, half_diameter, wall)
 
 
@@ -87,7 +106,7 @@ def _draw_metal(light: Light, half_length: float, rng: np.random.Generator) -> N
         ):
             grain = 1 + 0.12 * cloud(rng, rows.stop - rows.start, len(reach), 5)
             strip = np.outer(_cylinder_profile(across[rows], radius, rng), gleam * inside) * grain
-            light[rows, columns] += strip[..., None] * colour
+            light[rows, columns] += tint(strip, colour)
         _draw_stud_faces(light, along, (gap, stud_start), stud, rng)
     _draw_die(light, gap, rng)
 
@@ -111,8 +130,8 @@ def _draw_stud_faces(light: Light, along: int, ends: tuple[float, float], stud: 
     for end, bulge, level in ((ends[0], -4.0, 185.0), (ends[1], 7.0, 120.0)):
         x = _MIDDLE_X + along * (end + bulge * (1 - (y / stud) ** 2))
         ribbon(layer, np.stack((x, y + _MIDDLE_Y), axis=1), 2.4, level * (1 + 0.2 * wander(rng, len(y), 5)))
-    box = np.s_[int(_MIDDLE_Y - 85) : int(_MIDDLE_Y + 86), :]
-    light[box] += soften(layer[box], 0.9)[..., None] * _DUMET
+    box = box_around(layer, 8)
+    light[box] += tint(soften(layer[box], 0.9), _DUMET)
 
 
 def _draw_die(light: Light, gap: float, rng: np.random.Generator) -> None:
@@ -126,7 +145,7 @@ def _draw_die(light: Light, gap: float, rng: np.random.Generator) -> None:
     slab = corners + middle + np.stack((tilt * np.sign(corners[:, 1]), np.zeros(4)), axis=1)
     patch(layer, slab, 40)
     ribbon(layer, np.vstack((slab, slab[:1])), 2.0, rng.uniform(110, 200, 5))
-    light[box] = light[box] * 0.6 + soften(layer, 0.9)[..., None] * _GLASS
+    light[box] = light[box] * 0.6 + tint(soften(layer, 0.9), _GLASS)
     for x, y in rng.uniform((-gap, -half_height), (gap, half_height), (int(rng.integers(4, 8)), 2)):
         stamp(light, _MIDDLE_X + x, _MIDDLE_Y + y, rng.uniform(1.2, 3.0), rng.uniform(0.5, 1.6) * _STEEL)
 
@@ -142,8 +161,9 @@ def _draw_shell(outline: Points, half_length: float, half_diameter: float, wall:
     ribbon(faint, second, 7.0, 44 + 22 * _around(rng))
     ribbon(layer, outline, 3.6, 190 + 45 * _around(rng))
     ribbon(layer, bore, 1.6, 90 + 45 * _around(rng))
-    wavy = 1 + 0.18 * cloud(rng, HEIGHT_PX, WIDTH_PX, 40)
-    shell = soften(layer, 0.8) * np.float32(1.3) + soften(faint, 2.0) * wavy
+    wavy = 1 + 0.18 * cloud(rng, HEIGHT_PX, WIDTH_PX, 40)[_GLASS_ROWS]
+    shell = np.zeros((HEIGHT_PX, WIDTH_PX), np.float32)
+    shell[_GLASS_ROWS] = soften(layer[_GLASS_ROWS], 0.8) * np.float32(1.3) + soften(faint[_GLASS_ROWS], 2.0) * wavy
     x, y = np.arange(WIDTH_PX) - _MIDDLE_X, np.arange(HEIGHT_PX) - _MIDDLE_Y
     for side in (-1, -1, 1, 1):
         depth, length = side * half_diameter * rng.uniform(0.25, 0.9), half_length * rng.uniform(0.4, 0.75)
@@ -161,8 +181,10 @@ def _around(rng: np.random.Generator) -> Light:
 
 def _surround(light: Light, rng: np.random.Generator) -> None:
     """What every bulb has around it: the glow of the dark field and specks of dust, none larger than the smallest defect."""
-    glow = 0.012 + 0.012 * np.abs(cloud(rng, HEIGHT_PX, WIDTH_PX, 220))
-    light += glow[..., None] * np.array([0.8, 0.9, 1.2], np.float32)
+    glow = np.abs(cloud(rng, HEIGHT_PX, WIDTH_PX, 220))
+    glow *= np.float32(0.012)
+    glow += np.float32(0.012)
+    light += tint(glow, np.array([0.8, 0.9, 1.2], np.float32))
     for x, y in rng.uniform((0, 0), (WIDTH_PX, HEIGHT_PX), (int(rng.integers(8, 34)), 2)):
         stamp(light, x, y, rng.uniform(0.6, 1.6), rng.uniform(0.15, 0.9) * _STEEL)
 
@@ -185,12 +207,20 @@ def _break(bulb: _Bulb, mask: Layer, rng: np.random.Generator) -> None:
         patch(bright, np.stack((edge[i], edge[i + 1], bevel[i + 1], bevel[i])), float(np.clip(facets[i], 20, 190)))
     ribbon(bright, bevel, 1.8, 120 + 60 * wander(rng, len(s), 4))
     ribbon(bright, edge, rng.uniform(2.4, 4.0), 215 + 45 * wander(rng, len(s), 3))
-    whole = np.zeros_like(mask)
-    patch(whole, bulb.outline, 255)
-    ribbon(whole, bulb.outline, 5.0, 255)
-    bulb.light[:] -= (bulb.shell * soften(gone, 0.8))[..., None] * _GLASS
-    bulb.light[:] += (soften(bright, 0.8) * np.float32(rng.uniform(0.9, 1.4)))[..., None] * _GLASS
+    whole = _whole_glass(bulb)
+    cv2.min(bright, whole, dst=bright)
+    box = box_around(cv2.max(gone, bright), 8)
+    bulb.light[box] -= tint(bulb.shell[box] * soften(gone[box], 0.8), _GLASS)
+    bulb.light[box] += tint(soften(bright[box], 0.8) * np.float32(rng.uniform(0.9, 1.4)), _GLASS)
     mask[:] = cv2.max(cv2.min(gone, whole), cv2.inRange(bright, (12,), (255,)))
+
+
+def _whole_glass(bulb: _Bulb) -> Layer:
+    """255 on the glass and its rim, 0 in the air: no defect leaves the glass."""
+    layer = np.zeros((HEIGHT_PX, WIDTH_PX), np.uint8)
+    patch(layer, bulb.outline, 255)
+    ribbon(layer, bulb.outline, 5.0, 255)
+    return layer
 
 
 def _on_rim(bulb: _Bulb, rng: np.random.Generator) -> tuple[Points, Points]:
@@ -211,8 +241,11 @@ def _shell_wall_damage(bulb: _Bulb, mask: Layer, rng: np.random.Generator) -> No
         _scratch(layer, centre, rng)
     if kind > 0.4:
         _chip(layer, centre, rng)
-    bulb.light[:] += (soften(layer, 0.9) * np.float32(rng.uniform(0.9, 1.3)))[..., None] * _GLASS
-    mask[:] = cv2.inRange(layer, (30,), (255,))
+    cv2.min(layer, _whole_glass(bulb), dst=layer)
+    box = box_around(layer, 8)
+    scatter = soften(layer[box], 0.9)
+    bulb.light[box] += tint(scatter * np.float32(rng.uniform(0.9, 1.3)), _GLASS)
+    mask[box] = scatter > 0.12
 
 
 def _scratch(layer: Layer, centre: Points, rng: np.random.Generator) -> None:
@@ -252,20 +285,23 @@ def _stain(bulb: _Bulb, mask: Layer, rng: np.random.Generator) -> None:
     """A dried smudge on the glass: it dims what is behind it and scatters brownish or greyish light of its own; its edge is soft."""
     x, y = _MIDDLE_X + rng.uniform(-0.62, 0.62) * bulb.half_length, _MIDDLE_Y + rng.uniform(-0.62, 0.62) * bulb.half_diameter
     radius, flat, turn = rng.uniform(34, 74), rng.uniform(0.55, 1.0), rng.uniform(0, np.pi)
+    reach = 2.4 * radius
+    box = np.s_[max(0, int(y - reach)) : int(y + reach) + 2, max(0, int(x - reach)) : int(x + reach) + 2]
     rows, columns = np.ogrid[0:HEIGHT_PX, 0:WIDTH_PX]
+    rows, columns = rows[box[0]], columns[:, box[1]]
     u = (columns - x) * np.cos(turn) + (rows - y) * np.sin(turn)
     v = (rows - y) * np.cos(turn) - (columns - x) * np.sin(turn)
     distance = np.sqrt(u**2 + (v / flat) ** 2).astype(np.float32) / np.float32(radius)
-    ragged = distance + 0.22 * cloud(rng, HEIGHT_PX, WIDTH_PX, 24) + 0.09 * cloud(rng, HEIGHT_PX, WIDTH_PX, 7)
+    ragged = distance + 0.22 * cloud(rng, HEIGHT_PX, WIDTH_PX, 24)[box] + 0.09 * cloud(rng, HEIGHT_PX, WIDTH_PX, 7)[box]
     cover = np.clip((1.0 - ragged) / 0.35 + 0.5, 0, 1)
     inside = np.zeros_like(mask)
     patch(inside, bulb.outline, 255)
-    cover *= soften(inside, 1.5)
-    film = cover * (0.75 + 0.3 * cloud(rng, HEIGHT_PX, WIDTH_PX, 9) + 0.5 * bell(ragged, 0.95, 0.1))
+    cover *= soften(inside, 1.5)[box]
+    film = cover * (0.75 + 0.3 * cloud(rng, HEIGHT_PX, WIDTH_PX, 9)[box] + 0.5 * bell(ragged, 0.95, 0.1))
     colour = rng.uniform(0.28, 0.5) * (np.array([1.0, 0.66, 0.36]) if rng.random() < 0.55 else np.array([0.85, 0.84, 0.8]))
-    bulb.light[:] *= (1 - rng.uniform(0.45, 0.7) * cover)[..., None]
-    bulb.light[:] += np.maximum(film, 0)[..., None] * colour.astype(np.float32)
-    mask[:] = cover > 0.3
+    bulb.light[box] *= tint(1 - rng.uniform(0.45, 0.7) * cover, np.ones(3, np.float32))
+    bulb.light[box] += tint(np.maximum(film, 0), colour.astype(np.float32))
+    mask[box] = cover > 0.2
 
 
 _DEFECTS: Mapping[str, Callable[[_Bulb, Layer, np.random.Generator], None]] = {

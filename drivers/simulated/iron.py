@@ -6,7 +6,7 @@ The part stands upright and fills the picture: 45 mm are 468 pixels, so that a c
 import cv2
 import numpy as np
 
-from drivers.simulated.light import Layer, Light, Mask, Picture, bell, cloud, expose, ribbon, soften, stamp, wander
+from drivers.simulated.light import Layer, Light, Mask, Picture, bell, box_around, cloud, expose, ribbon, soften, stamp, tint, wander
 
 WIDTH_PX, HEIGHT_PX = 468, 1324
 PX_PER_MM = 10.4
@@ -33,12 +33,12 @@ def _good_part(rng: np.random.Generator) -> Light:
     round_body = np.sqrt(np.clip(1 - across**2 * 0.98, 0, 1)).astype(np.float32)
     along = 1 + 0.12 * wander(rng, HEIGHT_PX, 320)
     texture = 1 + 0.10 * cloud(rng, HEIGHT_PX, WIDTH_PX, 90) + 0.05 * cloud(rng, HEIGHT_PX, WIDTH_PX, 3)
-    light = (np.outer(along, 0.35 + 0.65 * round_body) * texture)[..., None] * (_BODY * np.float32(rng.uniform(0.8, 1.2)))
+    light = tint(np.outer(along, 0.35 + 0.65 * round_body) * texture, _BODY * np.float32(rng.uniform(0.8, 1.2)))
     _reflection(light, across, rng)
     _turning_marks(light, round_body, rng)
     _powder(light, round_body, rng)
     _ends(light, rng)
-    return np.asarray(light, np.float32)
+    return light
 
 
 def _reflection(light: Light, across: Light, rng: np.random.Generator) -> None:
@@ -49,40 +49,41 @@ def _reflection(light: Light, across: Light, rng: np.random.Generator) -> None:
     ):
         waver = 1 + 0.15 * wander(rng, HEIGHT_PX, 150) + 0.05 * wander(rng, HEIGHT_PX, 12)
         stripe = bell(across, float(place), float(width)) + 0.25 * bell(across, float(place), float(width) * 3)
-        light += (np.outer(waver, stripe) * np.float32(strength))[..., None] * _VIOLET
+        light += tint(np.outer(waver, stripe) * np.float32(strength), _VIOLET)
 
 
 def _turning_marks(light: Light, round_body: Light, rng: np.random.Generator) -> None:
     """Fine rings that the lathe left, slightly brighter than the body."""
     rings = np.maximum(wander(rng, HEIGHT_PX, 2.5), 0) * 0.035
-    light += np.outer(rings, round_body)[..., None] * _VIOLET
+    light += tint(np.outer(rings, round_body), _VIOLET)
 
 
 def _powder(light: Light, round_body: Light, rng: np.random.Generator) -> None:
     """What glows on a good part too: a haze, smears from wiping, and single grains. None of it is a thin line."""
     haze = np.maximum(0.02 + 0.02 * cloud(rng, HEIGHT_PX, WIDTH_PX, 130), 0) * round_body
-    light += haze[..., None] * _POWDER
+    light += tint(haze, _POWDER)
     for _ in range(int(rng.integers(0, 4))):
         smear = np.zeros((HEIGHT_PX // 4, WIDTH_PX // 4), np.uint8)
         centre = (int(rng.uniform(0, WIDTH_PX // 4)), int(rng.uniform(0, HEIGHT_PX // 4)))
         axes = (int(rng.uniform(8, 26)), int(rng.uniform(4, 14)))
         cv2.ellipse(smear, centre, axes, rng.uniform(-40, 40), 0, 360, (int(rng.uniform(14, 34)),), -1)
-        soft = cv2.resize(soften(smear, 5.0), (WIDTH_PX, HEIGHT_PX), interpolation=cv2.INTER_LINEAR)
-        light += soft[..., None] * _POWDER
+        soft = np.asarray(cv2.resize(soften(smear, 5.0), (WIDTH_PX, HEIGHT_PX), interpolation=cv2.INTER_LINEAR), np.float32)
+        box = box_around(cv2.resize(smear, (WIDTH_PX, HEIGHT_PX), interpolation=cv2.INTER_NEAREST), 80)
+        light[box] += tint(soft[box], _POWDER)
     for x, y in rng.uniform((0, 0), (WIDTH_PX, HEIGHT_PX), (int(rng.integers(30, 120)), 2)):
         stamp(light, x, y, rng.uniform(0.7, 1.8), rng.uniform(0.08, 0.5) * _POWDER)
 
 
 def _ends(light: Light, rng: np.random.Generator) -> None:
     """The chamfers at both end faces: dark beyond, a violet edge, powder caught in it."""
-    y = np.arange(HEIGHT_PX, dtype=np.float32)
-    for edge, inward in ((rng.uniform(10, 26), 1), (HEIGHT_PX - rng.uniform(10, 26), -1)):
-        inside = np.clip((y - edge) * inward + 0.5, 0.04, 1).astype(np.float32)
-        light *= inside[:, None, None]
+    everywhere = np.arange(HEIGHT_PX, dtype=np.float32)
+    for rows, edge, inward in ((np.s_[:80], rng.uniform(10, 26), 1), (np.s_[-80:], HEIGHT_PX - rng.uniform(10, 26), -1)):
+        y, face = everywhere[rows], light[rows]
+        face *= np.clip((y - edge) * inward + 0.5, 0.04, 1).astype(np.float32)[:, None, None]
         rim = bell(y, float(edge + inward * 5), 2.2) * 0.30
-        light += np.outer(rim, 1 + 0.3 * wander(rng, WIDTH_PX, 30)).astype(np.float32)[..., None] * _VIOLET
+        face += tint(np.outer(rim, 1 + 0.3 * wander(rng, WIDTH_PX, 30)), _VIOLET)
         caught = bell(y, float(edge + inward * 9), 2.5) * np.float32(0.10)
-        light += np.outer(caught, 1 + 0.5 * wander(rng, WIDTH_PX, 14))[..., None] * _POWDER
+        face += tint(np.outer(caught, 1 + 0.5 * wander(rng, WIDTH_PX, 14)), _POWDER)
 
 
 def _crack(light: Light, mask: Layer, rng: np.random.Generator) -> None:
@@ -91,11 +92,12 @@ def _crack(light: Light, mask: Layer, rng: np.random.Generator) -> None:
     for number in range(1 + int(rng.random() < 0.25) + int(rng.random() < 0.1)):
         length = PX_PER_MM * (rng.uniform(9, 90) if number == 0 else rng.uniform(7, 30))
         _line(layer, length, rng)
-    glow = soften(layer, 0.9) * np.float32(rng.uniform(1.0, 1.5))
+    box = box_around(layer, 60)
+    glow = soften(layer[box], 0.9) * np.float32(rng.uniform(1.0, 1.5))
     halo = cv2.GaussianBlur(cv2.resize(layer, (WIDTH_PX // 4, HEIGHT_PX // 4), interpolation=cv2.INTER_AREA), (0, 0), 3.0)
-    spread = cv2.resize(halo, (WIDTH_PX, HEIGHT_PX), interpolation=cv2.INTER_LINEAR).astype(np.float32) / np.float32(255)
-    light += (glow + 0.35 * spread)[..., None] * _GLOW
-    mask[:] = cv2.inRange(layer, (30,), (255,))
+    spread = cv2.resize(halo, (WIDTH_PX, HEIGHT_PX), interpolation=cv2.INTER_LINEAR)[box].astype(np.float32) / np.float32(255)
+    light[box] += tint(glow + 0.35 * spread, _GLOW)
+    mask[box] = glow > 0.12
 
 
 def _line(layer: Layer, length_px: float, rng: np.random.Generator) -> None:

@@ -40,6 +40,11 @@ def bell(at: npt.NDArray[np.floating], centre: float, sigma: float) -> Light:
     return np.asarray(np.exp(-0.5 * ((at - centre) / sigma) ** 2), np.float32)
 
 
+def tint(field: npt.NDArray[np.floating], colour: Light) -> Light:
+    """The one-channel light `field` (height, width) in a colour (3,): (height, width, 3)."""
+    return np.asarray(cv2.merge([field * channel for channel in colour]), np.float32)
+
+
 def ribbon(layer: Layer, points: Points, widths_px: npt.ArrayLike, levels: npt.ArrayLike) -> None:
     """Paint an antialiased line through `points` (n, 2) as (x, y), its width and grey level (0..255) given per point or as one number."""
     step = np.gradient(points, axis=0)
@@ -72,16 +77,25 @@ def soften(layer: Layer, sigma_px: float) -> Light:
     return np.asarray(cv2.GaussianBlur(layer, (0, 0), sigma_px), np.float32) / np.float32(255)
 
 
+def box_around(layer: npt.NDArray[np.integer | np.floating], margin_px: int) -> tuple[slice, slice]:
+    """The rows and columns of all that is painted on `layer`, and `margin_px` around it: drawing only there is what keeps it quick."""
+    x, y, width, height = cv2.boundingRect(layer)
+    return np.s_[max(0, y - margin_px) : y + height + margin_px, max(0, x - margin_px) : x + width + margin_px]
+
+
 def expose(light: Light, bloom: float, rng: np.random.Generator) -> Picture:
     """What the camera makes of `light`: stray light (`bloom` of the total), a soft shoulder, shot and read noise; uint8 RGB, read-only."""
     height, width = light.shape[:2]
     small = cv2.resize(light, (width // _BLOOM_SCALE, height // _BLOOM_SCALE), interpolation=cv2.INTER_AREA)
     stray = cv2.resize(cv2.GaussianBlur(small, (0, 0), 5.0), (width, height), interpolation=cv2.INTER_LINEAR)
-    exposure = cv2.addWeighted(light, -1.0, stray, -bloom, 0.0)
-    signal = 1 - np.asarray(cv2.exp(exposure), np.float32)
-    noise = cv2.LUT(np.frombuffer(rng.bytes(signal.size), np.uint8).reshape(signal.shape), _NORMAL_OF_BYTE)
-    deviation = cv2.sqrt(signal * np.float32(1 / _FULL_WELL_ELECTRONS) + np.float32((_READ_NOISE_ELECTRONS / _FULL_WELL_ELECTRONS) ** 2))
-    picture = cv2.convertScaleAbs(np.maximum(signal + deviation * noise, 0), alpha=255.0)
+    signal = np.asarray(cv2.exp(cv2.addWeighted(light, -1.0, stray, -bloom, 0.0)), np.float32)
+    np.subtract(1, signal, out=signal)
+    deviation = signal * np.float32(1 / _FULL_WELL_ELECTRONS)
+    deviation += np.float32((_READ_NOISE_ELECTRONS / _FULL_WELL_ELECTRONS) ** 2)
+    cv2.sqrt(deviation, dst=deviation)
+    deviation *= cv2.LUT(np.frombuffer(rng.bytes(signal.size), np.uint8).reshape(signal.shape), _NORMAL_OF_BYTE)
+    signal += deviation
+    picture = cv2.convertScaleAbs(np.maximum(signal, 0, out=signal), alpha=255.0)
     picture.setflags(write=False)
     return np.asarray(picture, np.uint8)
 

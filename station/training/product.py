@@ -30,10 +30,10 @@ def train_recipe(
     exists = (folder / "recipe.yaml").is_file()
     dataset = read_folder(data, None)
     if exists:
-        load(folder)
-    elif missing := set(good) - set(dataset.classes):
-        raise RecipeError(f"--good {', '.join(sorted(missing))}: no such class in {data}; there are {', '.join(dataset.classes)}")
-    classes = (*good, *(c for c in dataset.classes if c not in good)) if not exists else dataset.classes
+        good = load(folder).document.good
+    if missing := set(good) - set(dataset.classes):
+        raise RecipeError(f"good: {', '.join(sorted(missing))}: no such class in {data}; there are {', '.join(dataset.classes)}")
+    classes = (*good, *(name for name in dataset.classes if name not in good))
     report = train(data, home.weights / f"{name}.safetensors", settings, classes, progress)
     if exists:
         _name_weights(folder / "recipe.yaml", report["sha256"])
