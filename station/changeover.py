@@ -5,19 +5,23 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from drivers.camera import Camera, CameraError, CameraState, CameraStatus, Feature
+from drivers.plc import ErrorCode
 from station.inspector import Inspector
 from station.recipe import RecipeError
 
 Prepare = Callable[[str | int], "Future[Inspector]"]
 """Begins to make the inspector of the recipe with this name or number, elsewhere; the future raises RecipeError when it is refused."""
-Finish = Callable[[str], None]
-"""Called once, with "" when the recipe is prepared, else with the reason in words."""
+Finish = Callable[[ErrorCode, str], None]
+"""Called once with how a command ended: NONE and "", or why it failed, by number and in words."""
+LONGEST_NS = 120_000_000_000
+"""A recipe that is not prepared by then is given up."""
 
 
 @dataclass(slots=True)
 class _Preparation:
     future: "Future[Inspector]"
     finish: Finish
+    begun_ns: int
     swapped: bool = False
     previous: Inspector | None = None
 
@@ -42,15 +46,15 @@ class Changeover:
         """True while the camera is on its way to the new recipe's features."""
         return self._preparation is not None and self._preparation.swapped
 
-    def begin(self, which: str | int, finish: Finish) -> None:
+    def begin(self, which: str | int, finish: Finish, now_ns: int) -> None:
         """Begins to prepare a recipe; one that is already on its way is given up and finishes with that reason."""
         self.abandon("another recipe was asked for")
-        self._preparation = _Preparation(self._prepare(which), finish)
+        self._preparation = _Preparation(self._prepare(which), finish, now_ns)
 
     def abandon(self, why: str) -> None:
         """Gives up what is being prepared; what was prepared before stays."""
-        if (preparation := self._preparation) is not None:
-            self._fail(preparation, why)
+        if self._preparation is not None:
+            self._fail(ErrorCode.COMMAND_SUPERSEDED, why)
 
     def unprepare(self) -> None:
         """Leaves no recipe prepared."""
@@ -58,7 +62,7 @@ class Changeover:
         self.inspector = None
 
     def start_camera(self) -> None:
-        """Asks the camera for the prepared recipe's features, or only the site's when none is prepared.
+        """Asks the camera for the prepared recipe's features, or only the site's when none is prepared; its status says what comes of it.
 
         Raises:
             CameraError: the request itself is unusable.
@@ -66,37 +70,45 @@ class Changeover:
         recipe_features = self.inspector.recipe.document.camera if self.inspector else {}
         self._camera.start({**recipe_features, **self._site_features})
 
-    def turn(self, camera: CameraStatus) -> None:
+    def turn(self, camera: CameraStatus, now_ns: int) -> None:
         """One turn of the loop, between two parts: swaps when the new inspector is ready, finishes when the camera streams for it."""
         preparation = self._preparation
-        if preparation is None or not preparation.future.done():
+        if preparation is None:
             return
-        if not preparation.swapped:
+        if now_ns - preparation.begun_ns > LONGEST_NS:
+            self._fail(ErrorCode.RECIPE_REFUSED, f"not prepared within {LONGEST_NS // 1_000_000_000} s")
+        elif not preparation.swapped and preparation.future.done():
             self._swap(preparation)
-        elif camera.state is CameraState.STREAMING:
+        elif preparation.swapped and camera.state is CameraState.STREAMING:
             self._preparation = None
-            preparation.finish("")
-        elif camera.state in (CameraState.ABSENT, CameraState.LOST):
-            self._fail(preparation, camera.detail)
+            preparation.finish(ErrorCode.NONE, "")
+        elif preparation.swapped and camera.state in (CameraState.ABSENT, CameraState.LOST):
+            self._fail(ErrorCode.RECIPE_REFUSED, camera.detail)
 
     def _swap(self, preparation: _Preparation) -> None:
         try:
             inspector = preparation.future.result()
         except RecipeError as error:
-            return self._fail(preparation, str(error))
+            return self._fail(ErrorCode.RECIPE_REFUSED, str(error))
         except Exception as error:  # noqa: BLE001 - whatever stopped it, the recipe is refused and the old one stays
-            return self._fail(preparation, f"{type(error).__name__}: {error}")
+            return self._fail(ErrorCode.RECIPE_REFUSED, f"{type(error).__name__}: {error}")
         preparation.swapped, preparation.previous = True, self.inspector
         self.inspector = inspector
         try:
             self.start_camera()
         except CameraError as error:
-            return self._fail(preparation, str(error))
+            return self._fail(ErrorCode.RECIPE_REFUSED, str(error))
         return None
 
-    def _fail(self, preparation: _Preparation, why: str) -> None:
-        self._preparation = None
+    def _fail(self, code: ErrorCode, why: str) -> None:
+        preparation, self._preparation = self._preparation, None
+        if preparation is None:
+            return
+        preparation.future.cancel()
         if preparation.swapped:
             self.inspector = preparation.previous
-            self.start_camera()
-        preparation.finish(why)
+            try:
+                self.start_camera()
+            except CameraError as error:
+                why = f"{why}; and the recipe before: {error}"
+        preparation.finish(code, why)

@@ -54,7 +54,7 @@ class CameraConfig(Model):
     """Paths of the vendors' GenTL producers (`.cti`), or `simulated`."""
     serial_number: str = ""
     """Empty takes the only camera there is."""
-    frame_window_ms: int = Field(default=500, ge=1, le=10_000)
+    frame_window_ms: int = Field(default=500, ge=1, le=2_000)
     """A part whose frame has not come this long after its trigger is answered FAIL / missed frame."""
 
 

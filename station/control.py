@@ -9,7 +9,6 @@ import queue
 import socket
 import socketserver
 import threading
-from collections.abc import Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
@@ -48,13 +47,12 @@ class Control:
         self._thread = threading.Thread(target=self._server.serve_forever, name="control", daemon=True)
         self._thread.start()
 
-    def requests(self) -> Iterator[Request]:
-        """What has arrived and was not taken yet; never waits."""
-        while True:
-            try:
-                yield self._requests.get_nowait()
-            except queue.Empty:
-                return
+    def request(self) -> Request | None:
+        """The oldest request that was not taken yet; never waits. One a turn, so that no crowd of clients holds the line up."""
+        try:
+            return self._requests.get_nowait()
+        except queue.Empty:
+            return None
 
     def close(self) -> None:
         """Stops listening and removes the socket. Never raises."""

@@ -45,7 +45,7 @@ class StationError(Exception):
 
 
 class Daemon:
-    """One station: its line, and the slower things that are fed after the answer. Everything is called from the main thread."""
+    """One station: its line, and the slower things that are fed after the answer."""
 
     def __init__(self, home: Home, config: StationConfig, parts: int | None) -> None:
         """Opens everything in `home`; `parts` is how many the simulated line makes, None for no end.
@@ -56,6 +56,7 @@ class Daemon:
         """
         self._home, self._config = home, config
         self._started = time.monotonic()
+        self._job, self._job_id = Tally(), 0
         with ExitStack() as opened:
             opened.enter_context(_only_one(home))
             self._simulated = _simulated_line(home, config, parts)
@@ -63,23 +64,6 @@ class Daemon:
                 opened.callback(self._simulated.close)
             executor = ThreadPoolExecutor(1, thread_name_prefix="prepare")
             opened.callback(executor.shutdown, wait=False, cancel_futures=True)
-            self._ledger = ledger.Ledger(home.ledger)
-            self.line = Line(
-                camera=_camera(home, config),
-                plc=_plc(config, self._simulated),
-                ledger=self._ledger,
-                prepare=partial(_prepare, executor, home, config.device),
-                settings=LineSettings(
-                    frame_window_ns=config.camera.frame_window_ms * 1_000_000,
-                    acknowledge_ns=config.plc.acknowledge_ms * 1_000_000,
-                    heartbeat_ns=config.plc.heartbeat_ms * 1_000_000,
-                    prepare=config.prepare,
-                    resume_automatically=config.resume == "automatic",
-                ),
-                clock=time.monotonic_ns,
-                wall_clock=time.time_ns,
-            )
-            opened.callback(self.line.close)
             self._publisher = Publisher(
                 home.recordings,
                 self._recording_header,
@@ -92,7 +76,27 @@ class Daemon:
             opened.callback(self._publisher.close)
             self._control = Control(home.socket)
             opened.callback(self._control.close)
+            self.line = self._line(executor)
+            opened.callback(self.line.close)
             self._opened = opened.pop_all()
+
+    def _line(self, executor: ThreadPoolExecutor) -> Line:
+        home, config = self._home, self._config
+        return Line(
+            camera=_camera(home, config),
+            plc=_plc(config, self._simulated),
+            ledger=ledger.Ledger(home.ledger),
+            prepare=partial(_prepare, executor, home, config.device),
+            settings=LineSettings(
+                frame_window_ns=config.camera.frame_window_ms * 1_000_000,
+                acknowledge_ns=config.plc.acknowledge_ms * 1_000_000,
+                heartbeat_ns=config.plc.heartbeat_ms * 1_000_000,
+                prepare=config.prepare,
+                resume_automatically=config.resume == "automatic",
+            ),
+            clock=time.monotonic_ns,
+            wall_clock=time.time_ns,
+        )
 
     def run(self, stop: threading.Event, hear: Hear, parts: int | None) -> dict[str, Any]:
         """Turns the loop until `stop` is set or `parts` parts are answered and acknowledged; returns the summary.
@@ -105,19 +109,26 @@ class Daemon:
         while not stop.is_set() and not (parts and tally.parts >= parts and self._finished()):
             for result, frame in self.line.step():
                 tally.add(result)
+                self._tally_job(result)
                 self._publisher.offer(result, frame)
-                hear(result)
-            for request in self._control.requests():
+                with suppress(OSError):  # whoever listened has gone; the line has not
+                    hear(result)
+            if request := self._control.request():
                 self._serve(request)
             notifier.turn(self.line)
-            if not self.line.connected:
+            if not self.line.hears:
                 stop.wait(_IDLE_S)
         notifier.stopping()
         return self._summary(tally, begun_ns)
 
     def close(self) -> None:
-        """Leaves the outputs at reject and gives everything back, last opened first."""
+        """Leaves the outputs at reject, first of all, and gives everything back."""
         self._opened.close()
+
+    def _tally_job(self, result: Result) -> None:
+        if result.job_id != self._job_id:
+            self._job_id, self._job = result.job_id, Tally()
+        self._job.add(result)
 
     def _finished(self) -> bool:
         return self.line.settled and (self._simulated is None or self._simulated.counts()["finished"])
@@ -130,26 +141,22 @@ class Daemon:
 
         commands = {"unprepare": Command.UNPREPARE_RECIPE, "start": Command.START_CONTINUOUS, "stop": Command.STOP}
         commands |= {"reset": Command.RESET, "halt": Command.HALT, "prepare": Command.PREPARE_RECIPE}
-        if words.get("command") == "status":
+        asked = str(words.get("command"))
+        if asked == "status":
             request.reply.set_result({"ok": True, **self.status()})
-        elif words.get("command") in commands:
-            self.line.command(commands[words["command"]], str(words.get("recipe", "")), finish)
+        elif asked in commands:
+            self.line.command(commands[asked], str(words.get("recipe", "")), finish)
         else:
             request.reply.set_result({"ok": False, "error": f"unknown command; known are status, {', '.join(sorted(commands))}"})
 
     def status(self) -> dict[str, Any]:
         """What `station status` shows; plain data."""
         line = self.line.status()
-        counts, latency = self._ledger.counts(line["job"]), self._ledger.latencies_ms(line["job"])
         alarms = [*line.pop("causes"), *([self._publisher.alarm] if self._publisher.alarm else [])]
         return {
             "name": self._config.name,
             **line,
-            "parts": counts.parts,
-            "pass": counts.passed,
-            "fail": counts.failed,
-            "reasons": {reason.name.lower(): count for reason, count in counts.reasons.items()},
-            "latency_ms": asdict(latency) if latency else {},
+            **self._job.summary(),
             "pictures_dropped": self._publisher.dropped,
             "alarms": alarms,
             "uptime_s": round(time.monotonic() - self._started, 1),
@@ -170,13 +177,13 @@ class Daemon:
 
 
 class Tally:
-    """Counts the answers of one run of the daemon, for its summary; the latencies of the newest hundred thousand."""
+    """Counts answers as they come, so that nobody has to ask the ledger while the line runs; latencies of the newest ten thousand."""
 
     def __init__(self) -> None:
         self.parts = 0
         self._passed = 0
         self._reasons: Counter[str] = Counter()
-        self._latencies_ms: deque[float] = deque(maxlen=100_000)
+        self._latencies_ms: deque[float] = deque(maxlen=10_000)
 
     def add(self, result: Result) -> None:
         """One more answer."""
@@ -226,7 +233,9 @@ class Notifier:
             self._send("STOPPING=1")
 
     def _send(self, text: str) -> None:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        """A service manager that does not listen holds up nothing; its watchdog then does what it is for."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender, suppress(OSError):
+            sender.setblocking(False)
             sender.sendto(text.encode(), self._address)
 
 

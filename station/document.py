@@ -11,6 +11,7 @@ import yaml
 
 _FLOAT_WITHOUT_DOT = re.compile(r"[-+]?\d+[eE][-+]?\d+|[-+]?\d+\.\d*[eE]\d+")
 _TRUE_OR_FALSE = {"true": True, "false": False}
+_FLOAT = re.compile(r"[-+]?(\d+\.\d*|\.\d+)([eE][-+]?\d+)?")
 _DECIMAL = re.compile(r"[-+]?(0|[1-9]\d*)")
 
 
@@ -21,7 +22,7 @@ class DocumentError(Exception):
 class Model(pydantic.BaseModel):
     """A part of a document: frozen, and any key it does not name is an error."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 M = TypeVar("M", bound=Model)
@@ -39,6 +40,8 @@ def read(path: Path, model: type[M]) -> M:
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except (OSError, UnicodeDecodeError) as error:
         raise DocumentError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    except yaml.reader.ReaderError as error:
+        raise DocumentError(f"{path}: not YAML: {error.reason} (character {error.character!r})") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{mark.line + 1}:{mark.column + 1}" if mark else "1:1"
@@ -93,6 +96,9 @@ class _Reader:
             self._mistake(node, key, f"YAML reads {text} as a word; write it with a dot and a signed exponent: {float(text)!r}")
         elif kind == "int" and not _DECIMAL.fullmatch(text):
             self._mistake(node, key, f'YAML reads {text} as another number; write a decimal number, or "{text}" in quotes')
+        elif kind == "float" and not _FLOAT.fullmatch(text):
+            self._mistake(node, key, f'YAML reads {text} as another number; write a decimal number, or "{text}" in quotes')
+            return 0.0
         elif kind == "timestamp":
             self._mistake(node, key, f'YAML reads {text} as a date; write "{text}" in quotes')
         return _plain(kind, text)
@@ -123,7 +129,7 @@ def _plain(kind: str, text: str) -> Any:
     if kind == "int" and _DECIMAL.fullmatch(text):
         return int(text)
     if kind == "float":
-        return float(text.replace("_", "").replace(".inf", "inf").replace(".nan", "nan"))
+        return float(text)
     return text
 
 

@@ -15,6 +15,7 @@ class Part:
     Attributes:
         recipe: what is prepared, None when nothing is.
         asked_recipe: the recipe number that the PLC had asked for when it triggered; 0 when no PLC ever asked for one.
+        asked_hash: the hash of what the PLC was given for it; empty while it still waited.
         frame: the frame that was taken of this part, None when none came.
         inspection: what was seen in that frame, None when the inspection failed.
         detail: what went wrong, in words.
@@ -25,6 +26,7 @@ class Part:
     part_id: str
     triggered_ns: int
     asked_recipe: int
+    asked_hash: str
     recipe: Recipe | None
     frame: Frame | None
     inspection: Inspection | None
@@ -58,7 +60,7 @@ class Gate:
         recipe, frame, seen = part.recipe, part.frame, part.inspection
         if state not in EXECUTING or recipe is None:
             return Reason.NOT_RUNNING
-        if part.asked_recipe not in (0, recipe.number):
+        if part.asked_recipe and (part.asked_recipe, part.asked_hash) != (recipe.number, recipe.hash):
             return Reason.WRONG_RECIPE
         if frame is None:
             return Reason.MISSED_FRAME

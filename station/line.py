@@ -5,12 +5,13 @@ what differs stands at its ends: the camera, the PLC, the clock and how a recipe
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
 
-from drivers.camera import Camera, CameraError, CameraState, CameraStatus, Feature, Frame
+from drivers.camera import Camera, CameraError, CameraState, Feature, Frame
 from drivers.plc import (
     Command,
     CommandStatus,
@@ -25,17 +26,18 @@ from drivers.plc import (
     crc16_modbus,
 )
 from station.answers import Answers
-from station.changeover import Changeover, Prepare
+from station.changeover import Changeover, Finish, Prepare
 from station.failsafe import Gate, Part
+from station.handshake import Asked, Handshake
 from station.inspection import Inspection, Result, Verdict
 from station.ledger import Ledger, LedgerError
-from station.sequence import due
+from station.sequence import due, is_ahead
 from station.state import EXECUTING, Event, State, after
 
 SOFTWARE_TRIGGER: dict[str, Feature] = {"TriggerSelector": "FrameStart", "TriggerMode": "On", "TriggerSource": "Software"}
 """What the site asks of the camera when the PLC triggers each part (PLC.md, rule 10, `trigger: plc`)."""
 WIRE_PATIENCE_NS = 500_000_000
-"""So long may exchanges fail, as noise makes them, before the wire counts as cut."""
+"""So long may exchanges fail one after the other, as noise makes them, before the wire counts as cut."""
 
 _log = structlog.get_logger()
 _EVENTS = {
@@ -45,8 +47,7 @@ _EVENTS = {
     Command.RESET: Event.RESET,
     Command.HALT: Event.HALT,
 }
-Finish = Callable[[ErrorCode, str], None]
-"""Called once with how a command ended: NONE and "", or why it failed, by number and in words."""
+Answered = tuple[Result, Frame | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +64,17 @@ class LineSettings:
     site_features: dict[str, Feature] = field(default_factory=lambda: dict(SOFTWARE_TRIGGER))
 
 
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A trigger as it was first heard: what was asked for then is what may pass the part."""
+
+    sequence: int
+    heard_ns: int
+    asked: Asked
+
+
 class Line:
-    """The line. Everything is called from one thread; nothing blocks longer than one frame window and one inspection."""
+    """The line. Everything is called from one thread; a turn takes as long as one exchange, one frame window and one inspection."""
 
     def __init__(
         self,
@@ -79,55 +89,49 @@ class Line:
     ) -> None:
         self.state = State.PREOPERATIONAL
         self.causes: dict[ErrorCode, str] = {}
+        self.hears = False
+        """True when the last exchange went well."""
         self._camera, self._plc, self._ledger = camera, plc, ledger
         self._settings, self._clock, self._wall_clock = settings, clock, wall_clock
         self._gate = Gate()
         self._changeover = Changeover(camera, prepare, settings.site_features)
         self._answers = Answers(settings.acknowledge_ns)
+        self._handshake = Handshake(Asked.parse(ledger.noted("asked")))
+        self._first_recipe: str | int = self._handshake.asked.number or settings.prepare
         self._heard: PlcInput | None = None
         self._heard_ns = clock()
-        self._beat = (-1, clock())
+        self._unheard_since_ns: int | None = clock()
+        self._beat = (0, clock())
         self._heartbeat = 0
-        self._command_sequence: int | None = None
-        self._command_echo = 0
-        self._command_status = CommandStatus.IDLE
-        self._error_code = ErrorCode.NONE
-        self._was_executing = False
-        self._first_seen: tuple[int, int] | None = None
-        self._standing_trigger = 0
+        self._resumes = False
+        self._waiting = _Waiting(0, 0, Asked())
+        self._standing_trigger: int | None = None
+        self._last_sequence = last.sequence if (last := ledger.last()) else 0
+        self._job_id = int(ledger.noted("job") or 0)
         self._failed_parts = 0
-        last = ledger.last()
-        self._last_sequence = last.sequence if last else 0
-        self._job_id = ledger.newest_job()
-        self._asked_recipe = int(ledger.noted("asked") or 0)
-        self._granted_recipe = self._asked_recipe
-        self._asking = object()
-        self._first_recipe: str | int = self._asked_recipe or settings.prepare
+        self._unkept: list[Result] = []
         self._note("started", "")
         self._guard(self._changeover.start_camera)
 
     # ---- one turn
 
-    def step(self) -> tuple[tuple[Result, Frame | None], ...]:
+    def step(self) -> tuple[Answered, ...]:
         """One turn: what was answered in it, oldest part first. The PLC has been told, or the wire is down, when it returns."""
         now_ns = self._clock()
-        camera = self._camera.status()
-        self._watch(camera, now_ns)
-        self._guard(lambda: self._changeover.turn(camera))
-        answered: list[tuple[Result, Frame | None]] = []
         if (heard := self._heard) is not None:
             self._take_acknowledgement(heard.acknowledged)
-            self._take_command(heard.command)
-            self._settle(camera)
-            for trigger in heard.triggers:
-                answered += self._take_trigger(trigger, camera, now_ns)
-        self._settle(camera)
+        self._watch(now_ns)
+        self._guard(lambda: self._changeover.turn(self._camera.status(), now_ns))
+        self._stop_on_causes()
+        answered = self._take(heard) if heard is not None else []
+        self._stop_on_causes()
+        self._advance()
         self._exchange()
         return tuple(answered)
 
     @property
     def connected(self) -> bool:
-        """True once the PLC has seen the station's state, and while it goes on to."""
+        """True once the PLC has seen the station's state, and until the wire counts as cut."""
         return self._heard is not None
 
     @property
@@ -137,67 +141,92 @@ class Line:
 
     def command(self, command: Command, which: str | int, finish: Finish) -> None:
         """Executes an operator's or the PLC's command; `which` is the recipe's name or number for PREPARE_RECIPE, unused otherwise."""
-        if command is Command.PREPARE_RECIPE:
-            if self.state in (State.INITIALIZED, State.READY, *EXECUTING):
-                self._prepare(which, finish)
-            else:
-                finish(ErrorCode.COMMAND_NOT_ALLOWED, f"PrepareRecipe is not allowed in {self.state.words}")
-            return
-        event = _EVENTS.get(command)
-        new = after(self.state, event) if event else None
-        if event is None or new is None:
+        if command in (Command.STOP, Command.UNPREPARE_RECIPE, Command.RESET, Command.HALT):
+            self._resumes = False
+        event = Event.PREPARING if command is Command.PREPARE_RECIPE else _EVENTS.get(command)
+        if event is None or after(self.state, event) is None:
             finish(ErrorCode.COMMAND_NOT_ALLOWED, f"{command.name} is not allowed in {self.state.words}")
             return
+        if event is Event.PREPARING:
+            self._prepare(which, finish)
+            return
         self._begin(event)
-        self._move(new)
+        self._move(event)
         finish(ErrorCode.NONE, "")
 
     def close(self) -> None:
-        """Leaves the outputs at reject and lets go of camera, PLC and ledger. Never raises."""
-        self._note("stopped", f"in {self.state.words}")
+        """Leaves the outputs at reject and lets go of PLC, camera and ledger. Never raises."""
         self._plc.close()
+        self._note("stopped", f"in {self.state.words}")
         self._camera.close()
         self._ledger.close()
 
     # ---- parts
 
-    def _take_trigger(self, trigger: Trigger, camera: CameraStatus, now_ns: int) -> list[tuple[Result, Frame | None]]:
+    def _take(self, heard: PlcInput) -> list[Answered]:
+        """Commands before parts, so that a part of the same exchange sees what was asked; but what came with a start came before it."""
+        starts = heard.command.code == Command.START_CONTINUOUS
+        if not starts:
+            self._take_command(heard.command)
+        answered = [answer for trigger in heard.triggers for answer in self._take_trigger(trigger)]
+        if starts:
+            self._take_command(heard.command)
+        return answered
+
+    def _take_trigger(self, trigger: Trigger) -> list[Answered]:
         sequence = trigger.sequence
         if sequence == self._standing_trigger:
             return []
-        if self._first_seen is None or self._first_seen[0] != sequence:
-            self._first_seen = (sequence, now_ns)
-        triggered_ns = self._first_seen[1]
-        waited_ns = now_ns - triggered_ns
-        if self.state in EXECUTING and camera.state is CameraState.OPENING and waited_ns < self._settings.frame_window_ns:
+        if self._waiting.sequence != sequence:
+            self._waiting = _Waiting(sequence, self._heard_ns, self._handshake.asked)
+        waited_ns = self._clock() - self._waiting.heard_ns
+        if self.state in EXECUTING and self._camera.status().state is CameraState.OPENING and waited_ns < self._settings.frame_window_ns:
             return []
         self._standing_trigger = sequence
         if sequence == 0:
-            return self._count_restarted()
-        numbers = due(self._last_sequence, sequence)
-        if numbers is None and self._answers.repeat(sequence):
+            self._count_anew(f"the PLC's trigger sequence fell from {self._last_sequence} to 0")
             return []
-        *missed, newest = numbers or (sequence,)
-        detail = "" if numbers else f"part {sequence} does not follow part {self._last_sequence}"
-        answered = [self._answer(number, "", triggered_ns, None, None, f"missed before part {newest}") for number in missed]
-        if self.state in EXECUTING and not detail:
-            frame, inspection, detail = self._look(triggered_ns)
-        else:
-            frame, inspection = None, None
-        answered.append(self._answer(newest, trigger.part_id, triggered_ns, frame, inspection, detail))
-        return answered
+        numbers = due(self._last_sequence, sequence)
+        if numbers is None:
+            return self._out_of_order(trigger)
+        answered = [self._answer(number, "", None, None, f"missed before part {sequence}") for number in numbers[:-1]]
+        frame, inspection, detail = self._look() if self.state in EXECUTING else (None, None, "")
+        self._last_sequence = sequence
+        return [*answered, self._answer(sequence, trigger.part_id, frame, inspection, detail)]
 
-    def _count_restarted(self) -> list[tuple[Result, Frame | None]]:
+    def _out_of_order(self, trigger: Trigger) -> list[Answered]:
+        """A number that does not follow: the same answer again if it had one in this job, else FAIL. Nothing is inspected."""
+        sequence, last = trigger.sequence, self._last_sequence
+        if self.state in EXECUTING:
+            if self._answers.repeat(sequence, trigger.part_id):
+                return []
+            if self._ledger_knows(sequence):
+                self._note("trigger refused", f"part {sequence} was answered long ago, or with another part id")
+                return []
+        if self.state not in EXECUTING or is_ahead(last, sequence):
+            self._last_sequence = sequence
+        return [self._answer(sequence, trigger.part_id, None, None, f"part {sequence} does not follow part {last}")]
+
+    def _ledger_knows(self, sequence: int) -> bool:
+        try:
+            return self._ledger.answer(self._job_id, sequence) is not None
+        except LedgerError as error:
+            self._fail(ErrorCode.LEDGER, str(error))
+            return True
+
+    def _count_anew(self, why: str) -> None:
+        """The PLC begins a new numbering; while the line runs that is an error, because parts may have been lost with the old one."""
         if self.state in EXECUTING and self._last_sequence:
             self._answers.drop()
-            self._fail(ErrorCode.PLC_RESTARTED, f"the PLC's trigger sequence fell from {self._last_sequence} to 0 while the line ran")
+            self._fail(ErrorCode.PLC_RESTARTED, f"{why} while the line ran")
+        self._answers.forget()
         self._last_sequence = 0
-        return []
 
-    def _look(self, triggered_ns: int) -> tuple[Frame | None, Inspection | None, str]:
+    def _look(self) -> tuple[Frame | None, Inspection | None, str]:
         """Fires the camera, waits for this part's frame, and inspects it; what is None failed, as the words say."""
         inspector = self._changeover.inspector
         window_ns = self._settings.frame_window_ns
+        fired_ns = self._clock()
         try:
             self._camera.trigger()
             frame = self._camera.fetch(window_ns / 1e9)
@@ -205,7 +234,7 @@ class Line:
             return None, None, str(error)
         if frame is None:
             return None, None, f"no frame within {window_ns / 1e6:.0f} ms of the trigger"
-        if frame.captured_ns < triggered_ns:
+        if frame.captured_ns < fired_ns:
             return None, None, f"frame {frame.frame_id} was captured before the trigger"
         if inspector is None:
             return frame, None, "no recipe is prepared"
@@ -217,17 +246,16 @@ class Line:
             self._fail(ErrorCode.INSPECTION, f"{type(error).__name__}: {error}; reset when the device is well again")
             return frame, None, str(error)
 
-    def _answer(
-        self, sequence: int, part_id: str, triggered_ns: int, frame: Frame | None, inspection: Inspection | None, detail: str
-    ) -> tuple[Result, Frame | None]:
+    def _answer(self, sequence: int, part_id: str, frame: Frame | None, inspection: Inspection | None, detail: str) -> Answered:
         """Judges, commits, and only then queues the answer for the wire."""
         inspector = self._changeover.inspector
         part = Part(
             job_id=self._job_id if self.state in EXECUTING else 0,
             sequence=sequence,
             part_id=part_id,
-            triggered_ns=triggered_ns,
-            asked_recipe=self._asked_recipe,
+            triggered_ns=self._waiting.heard_ns,
+            asked_recipe=self._waiting.asked.number,
+            asked_hash=self._waiting.asked.hash,
             recipe=inspector.recipe if inspector else None,
             frame=frame,
             inspection=inspection,
@@ -241,9 +269,9 @@ class Line:
         except LedgerError as error:
             self._fail(ErrorCode.LEDGER, str(error))
             result = self._gate.judge(part, State.ERROR, self._clock())
-        self._last_sequence = sequence
+            self._unkept.append(result)
         self._failed_parts += result.verdict is not Verdict.PASS
-        self._answers.add(result_id, told(result))
+        self._answers.add(result_id, part_id, told(result))
         return result, frame
 
     # ---- the PLC
@@ -251,37 +279,44 @@ class Line:
     def _exchange(self) -> None:
         self._heartbeat = (self._heartbeat + 1) % 65_536
         try:
-            self._heard = self._plc.exchange(self._signals())
+            heard = self._plc.exchange(self._signals())
         except PlcError as error:
-            if self._clock() - self._heard_ns > WIRE_PATIENCE_NS:
+            self.hears = False
+            now_ns = self._clock()
+            self._unheard_since_ns = now_ns if self._unheard_since_ns is None else self._unheard_since_ns
+            if now_ns - self._unheard_since_ns > WIRE_PATIENCE_NS:
                 self._heard = None
                 self._answers.drop()
                 self._fail(ErrorCode.WIRE, str(error))
             return
-        self._heard_ns = self._clock()
+        self.hears, self._unheard_since_ns = True, None
+        self._heard, self._heard_ns = heard, self._clock()
         self.causes.pop(ErrorCode.WIRE, None)
         self._answers.told(self._heard_ns)
-        if self._command_sequence is None:
-            self._begin_hearing(self._heard)
+        if self._standing_trigger is None:
+            self._meet(heard)
 
-    def _begin_hearing(self, heard: PlcInput) -> None:
-        """What stands in the PLC's words at first contact was said to nobody: only a change is a command, or a part after the last one."""
-        self._command_sequence = heard.command.sequence
+    def _meet(self, heard: PlcInput) -> None:
+        """First contact: a trigger that stands there is an old part when it was the last one answered, else one that came while away."""
         standing = heard.triggers[-1].sequence if heard.triggers else 0
-        if self._last_sequence == 0 or due(self._last_sequence, standing) is None:
-            self._standing_trigger = self._last_sequence = standing
+        self._standing_trigger = standing if standing in (0, self._last_sequence) else 0
+        if due(self._last_sequence, standing) is None and standing != self._last_sequence:
+            self._last_sequence = 0
+        self._beat = (heard.heartbeat, self._heard_ns)
+        self._handshake.take(heard.command)
 
     def _signals(self) -> StationSignals:
         recipe = self._changeover.inspector.recipe if self._changeover.inspector else None
+        refused = self._handshake.status is CommandStatus.FAILED
         return StationSignals(
             state=self.state,
             heartbeat=self._heartbeat,
             recipe_number=recipe.number if recipe else 0,
             recipe_checksum=recipe.checksum if recipe else 0,
             result=self._answers.standing(),
-            command_echo=self._command_echo,
-            command_status=self._command_status,
-            error_code=min(self.causes) if self.causes else self._error_code,
+            command_echo=self._handshake.echo,
+            command_status=self._handshake.status,
+            error_code=self._handshake.error_code if refused else min(self.causes, default=ErrorCode.NONE),
             failed_parts=self._failed_parts,
         )
 
@@ -293,62 +328,64 @@ class Line:
             self.causes.pop(ErrorCode.NOT_ACKNOWLEDGED, None)
 
     def _take_command(self, command: PlcCommand) -> None:
-        if command.sequence == self._command_sequence:
-            if command.code == Command.NONE and self._command_status in (CommandStatus.DONE, CommandStatus.FAILED):
-                self._command_status = CommandStatus.IDLE
+        if not self._handshake.take(command):
             return
-        self._command_sequence = self._command_echo = command.sequence
-        self._command_status, self._error_code = CommandStatus.EXECUTING, ErrorCode.NONE
 
         def finish(code: ErrorCode, why: str) -> None:
-            if self._command_echo == command.sequence:
-                self._command_status = CommandStatus.FAILED if code else CommandStatus.DONE
-                self._error_code = code
+            self._handshake.finish(command.sequence, code)
             if code:
                 self._note("command refused", f"PLC command {command.code}: {why}")
 
-        if command.code == Command.NONE or command.code not in set(Command):
+        if command.code not in set(Command):
             finish(ErrorCode.COMMAND_UNKNOWN, f"there is no command {command.code}")
         elif command.code == Command.PREPARE_RECIPE:
-            self._prepare_for_plc(command.argument, finish)
+            self._prepare_for_plc(command, finish)
         else:
             self.command(Command(command.code), 0, finish)
-            if command.code == Command.UNPREPARE_RECIPE and self._command_status is CommandStatus.DONE:
-                self._granted_recipe = 0
-                self._ask_for(0)
+            if command.code == Command.UNPREPARE_RECIPE and not self._handshake.error_code:
+                self._handshake.release()
+                self._note("asked", str(self._handshake.asked))
 
-    def _prepare_for_plc(self, number: int, finish: Finish) -> None:
+    def _prepare_for_plc(self, command: PlcCommand, finish: Finish) -> None:
         """From the moment it is asked for, only this recipe can pass a part; when it is refused, the one before it can again."""
-        self._ask_for(number)
-        asking = self._asking = object()
+        asking = self._handshake.ask(command.argument)
+        self._note("asked", str(self._handshake.asked))
 
         def finish_asking(code: ErrorCode, why: str) -> None:
-            if self._asking is asking and code:
-                self._ask_for(self._granted_recipe)
-            elif self._asking is asking:
-                self._granted_recipe = number
+            inspector = self._changeover.inspector
+            if code or inspector is None:
+                self._handshake.refuse(asking)
+            else:
+                self._handshake.grant(asking, inspector.recipe.hash)
+            self._note("asked", str(self._handshake.asked))
             finish(code, why)
 
-        self.command(Command.PREPARE_RECIPE, number, finish_asking)
-
-    def _ask_for(self, number: int) -> None:
-        self._asked_recipe = number
-        self._note("asked", str(number))
+        self.command(Command.PREPARE_RECIPE, command.argument, finish_asking)
 
     # ---- state
 
     def _prepare(self, which: str | int, finish: Finish) -> None:
-        def finish_preparing(why: str) -> None:
+        def finish_preparing(code: ErrorCode, why: str) -> None:
             inspector = self._changeover.inspector
-            if not why and inspector is not None:
+            if not code and inspector is not None:
                 self._note("recipe", f"{inspector.recipe.name} {inspector.recipe.number} {inspector.recipe.hash}")
-                self.causes.pop(ErrorCode.INSPECTION, None)
-            finish(ErrorCode.RECIPE_REFUSED if why else ErrorCode.NONE, why)
+            finish(code, why)
 
+        self._changeover.begin(which, finish_preparing, self._clock())
         self._first_recipe = ""
-        if self.state is State.READY:
-            self._move(State.INITIALIZED)
-        self._changeover.begin(which, finish_preparing)
+        self._move(Event.PREPARING)
+
+    def _prepare_first(self) -> None:
+        """Prepares what the site or the PLC's last request names; again later when it was only interrupted."""
+        which = self._first_recipe
+
+        def finish(code: ErrorCode, why: str) -> None:
+            if code == ErrorCode.COMMAND_SUPERSEDED:
+                self._first_recipe = which
+            elif code:
+                self._note("recipe refused", why)
+
+        self._prepare(which, finish)
 
     def _begin(self, event: Event) -> None:
         """What an allowed command does before the state moves."""
@@ -356,60 +393,91 @@ class Line:
             self._job_id += 1
             self._failed_parts = 0
             self._answers.forget()
+            self._beat = (self._beat[0], self._clock())
             self._note("job", str(self._job_id))
         elif event is Event.UNPREPARE:
             self._changeover.unprepare()
+            self._first_recipe = ""
         elif event in (Event.RESET, Event.HALT):
             self._changeover.abandon(f"{event.value} was commanded")
             self._answers.drop()
             for cause in (ErrorCode.NOT_ACKNOWLEDGED, ErrorCode.PLC_RESTARTED, ErrorCode.INSPECTION):
                 self.causes.pop(cause, None)
-        self._was_executing = False
 
-    def _watch(self, camera: CameraStatus, now_ns: int) -> None:
+    def _watch(self, now_ns: int) -> None:
         """Collects the causes of error and lets those go that are gone."""
+        camera = self._camera.status()
         if camera.state in (CameraState.ABSENT, CameraState.LOST) and not self._changeover.configuring:
             self._fail(ErrorCode.CAMERA, camera.detail)
         elif camera.state is CameraState.STREAMING:
             self.causes.pop(ErrorCode.CAMERA, None)
-        if ErrorCode.LEDGER in self.causes and self._ledger.writable():
-            self.causes.pop(ErrorCode.LEDGER, None)
+        if not self._ledger.writable():
+            self._fail(ErrorCode.LEDGER, "the ledger cannot be written: no part can pass until it can; free the disk")
+        elif ErrorCode.LEDGER in self.causes:
+            self._keep_unkept()
         if self._answers.overdue(now_ns):
             sequence = self._answers.standing().sequence
             self._fail(ErrorCode.NOT_ACKNOWLEDGED, f"the PLC does not acknowledge part {sequence}; reset when it listens again")
-        if self._heard is not None and self._heard.heartbeat != self._beat[0]:
-            self._beat = (self._heard.heartbeat, now_ns)
-            self.causes.pop(ErrorCode.PLC_HEARTBEAT, None)
-        elif self.state in EXECUTING and 0 < self._settings.heartbeat_ns < now_ns - self._beat[1]:
-            self._fail(ErrorCode.PLC_HEARTBEAT, f"the PLC's heartbeat stands still at {self._beat[0]}; is its program running?")
+        if self._heard is not None:
+            self._watch_heartbeat(self._heard.heartbeat, now_ns)
 
-    def _settle(self, camera: CameraStatus) -> None:
-        """Moves by itself as far as the causes, the camera and the prepared recipe allow."""
-        if self.causes:
-            if self.state not in (State.ERROR, State.HALTED):
-                self._was_executing = self.state in EXECUTING
-                self._changeover.abandon(f"state Error: {'; '.join(self.causes.values())}")
-                self._move(State.ERROR)
+    def _watch_heartbeat(self, heartbeat: int, now_ns: int) -> None:
+        before, since_ns = self._beat
+        if heartbeat != before:
+            self._beat = (heartbeat, self._heard_ns)
+            self.causes.pop(ErrorCode.PLC_HEARTBEAT, None)
+            if 1 < (before - heartbeat) % 65_536 < 32_768:
+                self._count_anew(f"the PLC was restarted: its heartbeat fell from {before} to {heartbeat}")
+        elif self.state in EXECUTING and 0 < self._settings.heartbeat_ns < now_ns - since_ns:
+            self._fail(ErrorCode.PLC_HEARTBEAT, f"the PLC's heartbeat stands still at {before}; is its program running?")
+
+    def _keep_unkept(self) -> None:
+        """Writes what could not be written; the cause is gone when all of it is in the ledger."""
+        try:
+            while self._unkept:
+                self._ledger.append(self._unkept[0], self._wall_clock())
+                self._unkept.pop(0)
+        except LedgerError:
             return
+        self.causes.pop(ErrorCode.LEDGER, None)
+
+    def _stop_on_causes(self) -> None:
+        """Any cause of error stops the line, before a part is taken and after."""
+        if self.causes and self.state not in (State.ERROR, State.HALTED):
+            self._resumes = self._resumes or self.state in EXECUTING
+            self._changeover.abandon(f"state Error: {'; '.join(self.causes.values())}")
+            self._move(Event.FAIL)
+
+    def _advance(self) -> None:
+        """Moves by itself as far as the camera and the prepared recipe allow, once no cause of error is left."""
+        if self.causes:
+            return
+        streaming = self._camera.status().state is CameraState.STREAMING
         if self.state is State.ERROR:
-            self._move(State.INITIALIZED)
-        if self.state is State.PREOPERATIONAL and camera.state is CameraState.STREAMING:
-            self._move(State.INITIALIZED)
-        if self.state is State.INITIALIZED and camera.state is CameraState.STREAMING and not self._changeover.busy:
+            self._move(Event.RESOLVE)
+        if self.state is State.PREOPERATIONAL and streaming:
+            self._move(Event.INITIALIZE)
+        if self.state is State.READY and self._changeover.busy:
+            self._move(Event.PREPARING)
+        if self.state is State.INITIALIZED and streaming and not self._changeover.busy:
             if self._changeover.inspector:
-                self._move(State.READY)
+                self._move(Event.PREPARED)
             elif self._first_recipe:
-                self._prepare(self._first_recipe, lambda _code, why: self._note("recipe refused", why) if why else None)
-        if self.state is State.READY and self._was_executing and self._settings.resume_automatically:
+                self._prepare_first()
+        if self.state is State.READY and self._resumes and self._settings.resume_automatically:
+            self._resumes = False
             self.command(Command.START_CONTINUOUS, 0, lambda _code, _why: None)
 
-    def _move(self, state: State) -> None:
+    def _move(self, event: Event) -> None:
+        state = after(self.state, event)
+        assert state is not None, f"{event.name} in {self.state.words}"
         if state is not self.state:
             self._note("state", f"{self.state.words} -> {state.words}")
             self.state = state
 
     def _fail(self, cause: ErrorCode, why: str) -> None:
         if cause not in self.causes:
+            self.causes[cause] = why
             self._note("error", f"{cause.name}: {why}")
         self.causes[cause] = why
 
@@ -420,7 +488,8 @@ class Line:
             self._fail(ErrorCode.CAMERA, str(error))
 
     def _note(self, event: str, detail: str) -> None:
-        _log.info(event, detail=detail, state=self.state.words)
+        with suppress(OSError):  # nobody reads the log any more: the line goes on
+            _log.info(event, detail=detail, state=self.state.words)
         self._record(lambda: self._ledger.note(event, detail, self._wall_clock()))
 
     def _record(self, write: Callable[[], None]) -> None:
@@ -439,7 +508,7 @@ class Line:
             "recipe": inspector.recipe.name if inspector else None,
             "recipe_number": inspector.recipe.number if inspector else 0,
             "recipe_hash": inspector.recipe.hash if inspector else "",
-            "asked_recipe": self._asked_recipe,
+            "asked_recipe": self._handshake.asked.number,
             "job": self._job_id,
             "last_part": self._last_sequence,
             "plc_connected": self.connected,

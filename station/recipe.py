@@ -96,7 +96,7 @@ class Recipe:
     folder: Path
     document: RecipeDocument
     hash: str
-    """SHA-256 (64 hex digits) over the document's values, the network's hash among them, and the self-test pictures' content."""
+    """SHA-256 (64 hex digits) over the document's values (features in their order), the network's hash among them, and the pictures'."""
 
     @property
     def number(self) -> int:
@@ -122,7 +122,7 @@ def load(folder: Path) -> Recipe:
         document = read(folder / "recipe.yaml", RecipeDocument)
     except DocumentError as error:
         raise RecipeError(str(error)) from None
-    digest = hashlib.sha256(json.dumps(document.model_dump(by_alias=True), sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(document.model_dump(by_alias=True)).encode())
     for test in document.self_test:
         try:
             digest.update(hashlib.sha256((folder / test.image).read_bytes()).digest())
@@ -153,8 +153,9 @@ def find(recipes: Path, which: str | int) -> Recipe:
         if not (recipes / which / "recipe.yaml").is_file():
             names = ", ".join(sorted(path.parent.name for path in recipes.glob("*/recipe.yaml"))) or "none"
             raise RecipeError(f"{recipes}: no recipe {which}; there are: {names}")
-        return load(recipes / which)
-    number = int(which)
+        number = load(recipes / which).number
+    else:
+        number = int(which)
     good, bad = load_all(recipes)
     found = [recipe for recipe in good.values() if recipe.number == number]
     if len(found) > 1:

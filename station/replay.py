@@ -81,8 +81,8 @@ class Rerun:
         self._clock = RecordedClock()
         self._plc = ListeningPlc()
         self._part: RecordedPart | None = None
-        self._held: Future[Inspector] | None = None
         self._hold = False
+        self._asks: int | None = 0
         self.elapsed_ms = 0.0
         self._line = Line(
             camera=RecordedCamera(self._frames()),
@@ -134,25 +134,31 @@ class Rerun:
 
     def _run(self, part: RecordedPart) -> None:
         """Brings the line to where it was: this recipe prepared, that one asked for, parts being made."""
+        if self._line.state is State.ERROR:
+            self._say(Command.RESET)
         status = self._line.status()
-        if status["recipe_number"] != part.recipe_number or (part.asked_recipe == part.recipe_number != status["asked_recipe"]):
-            if part.asked_recipe:
-                self._say(Command.PREPARE_RECIPE, part.recipe_number)
+        wrong = part.reason == Reason.WRONG_RECIPE
+        wanted = 0 if not part.asked_recipe else part.recipe_number
+        if self._asks != wanted or status["recipe_number"] != part.recipe_number:
+            if wanted:
+                self._say(Command.PREPARE_RECIPE, wanted)
             else:
                 self._prepare_unasked(part.recipe_number)
+            self._asks = wanted
+        self._until(lambda: self._line.state in (State.READY, *EXECUTING), "the line is not ready")
         if self._line.state is State.READY:
             self._say(Command.START_CONTINUOUS)
-        if part.asked_recipe not in (0, part.recipe_number) and self._line.status()["asked_recipe"] != part.asked_recipe:
+        if wrong:
             self._hold = True
             self._say(Command.PREPARE_RECIPE, part.asked_recipe)
-            self._hold = False
+            self._hold, self._asks = False, None
 
     def _prepare_unasked(self, number: int) -> None:
         if self._line.status()["asked_recipe"]:
             self._say(Command.STOP)
             self._say(Command.UNPREPARE_RECIPE)
         outcome: list[str] = []
-        self._line.command(Command.PREPARE_RECIPE, number, lambda _code, why: outcome.append(why))
+        self._line.command(Command.PREPARE_RECIPE, str(number), lambda _code, why: outcome.append(why))
         self._until(lambda: bool(outcome), f"recipe {number} was not prepared")
         if outcome[0]:
             raise RecipeError(outcome[0])
@@ -218,15 +224,16 @@ def replay(home: Home, device: str, recording: str, recipe_name: str | None = No
     changed: dict[str, str] = {}
     differences: list[dict[str, Any]] = []
     times_ms: list[float] = []
-    different = 0
+    different = skipped = 0
     with closing(Rerun(_prepared_once(home, device))) as rerun:
         for recorded in read(path):
             if recorded.dropped:
+                skipped += 1
                 continue
             part = replace(recorded, recipe_number=only.number, asked_recipe=0) if only else recorded
             result = rerun.answer(part)
             times_ms.append(rerun.elapsed_ms)
-            if result.recipe_hash != recorded.recipe_hash and not only:
+            if result.inspection and result.recipe_hash != recorded.recipe_hash and not only:
                 changed[str(recorded.recipe_number)] = f"{recorded.recipe_hash[:12]} -> {result.recipe_hash[:12]}"
             found = _differences(recorded, result)
             different += bool(found)
@@ -238,6 +245,7 @@ def replay(home: Home, device: str, recording: str, recipe_name: str | None = No
         "recipe": only.name if only else "the recorded recipes",
         "recipes_changed": changed,
         "parts": len(times_ms),
+        "skipped": skipped,
         "same": len(times_ms) - different,
         "different": different,
         "differences": differences,

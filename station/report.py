@@ -99,6 +99,9 @@ def replay_lines(replay: Mapping[str, Any]) -> str:
     lines = [
         f"{replay['recording']}: {replay['parts']} parts under {replay['recipe']}: {replay['same']} same, {replay['different']} different"
     ]
+    if replay["skipped"]:
+        lines.append(f"  {replay['skipped']} more parts had their pictures dropped when they were recorded and were not replayed")
+    lines += [f"  recipe {number} is no longer the recorded one: {change}" for number, change in replay["recipes_changed"].items()]
     lines += [f"  part {d['part']}: {d['field']} was {d['was']}, is {d['is']}" for d in replay["differences"][:50]]
     if len(replay["differences"]) > 50:
         lines.append(f"  and {len(replay['differences']) - 50} more differences; --json lists them all")

@@ -11,11 +11,19 @@ def following(sequence: int) -> int:
     return sequence % LAST_SEQUENCE + 1
 
 
+def is_ahead(last: int, seen: int) -> bool:
+    """True when `seen` is reached sooner by counting up from `last` than by counting down."""
+    return 0 < (seen - last) % LAST_SEQUENCE <= LAST_SEQUENCE // 2
+
+
 def due(last: int, seen: int) -> tuple[int, ...] | None:
     """The numbers to be answered, oldest first, when `seen` is asked for after `last`: the missed ones and then `seen` itself.
 
-    None when `seen` does not follow: it was there before, or belongs to another numbering. After `last` 0 any number is the first.
+    None when `seen` does not follow: it was there before, or belongs to another numbering, or is no part's number. After `last` 0 any
+    part's number is the first.
     """
+    if not 1 <= seen <= LAST_SEQUENCE:
+        return None
     if last == 0:
         return (seen,)
     ahead = (seen - last) % LAST_SEQUENCE

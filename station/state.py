@@ -29,12 +29,13 @@ EXECUTING = frozenset({State.SINGLE_EXECUTION, State.CONTINUOUS_EXECUTION})
 
 
 class Event(Enum):
-    """What moves the station. The first four happen by themselves, the others are commanded."""
+    """What moves the station. The first five happen by themselves, the others are commanded."""
 
     INITIALIZE = "the camera is there"
     FAIL = "a cause of error appeared"
     RESOLVE = "the last cause of error is gone"
-    PREPARE = "a recipe is prepared"
+    PREPARING = "a recipe is being prepared"
+    PREPARED = "a recipe is prepared"
     UNPREPARE = "UnprepareRecipe"
     START = "StartContinuous"
     STOP = "Stop"
@@ -53,12 +54,13 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.ERROR, Event.RESOLVE): State.INITIALIZED,
     (State.ERROR, Event.RESET): State.PREOPERATIONAL,
     (State.ERROR, Event.HALT): State.HALTED,
-    (State.INITIALIZED, Event.PREPARE): State.READY,
-    (State.READY, Event.PREPARE): State.READY,
-    (State.CONTINUOUS_EXECUTION, Event.PREPARE): State.CONTINUOUS_EXECUTION,
+    (State.INITIALIZED, Event.PREPARING): State.INITIALIZED,
+    (State.INITIALIZED, Event.PREPARED): State.READY,
+    (State.READY, Event.PREPARING): State.INITIALIZED,
     (State.READY, Event.UNPREPARE): State.INITIALIZED,
     (State.READY, Event.START): State.CONTINUOUS_EXECUTION,
     (State.SINGLE_EXECUTION, Event.STOP): State.READY,
+    (State.CONTINUOUS_EXECUTION, Event.PREPARING): State.CONTINUOUS_EXECUTION,
     (State.CONTINUOUS_EXECUTION, Event.STOP): State.READY,
     **{(state, Event.FAIL): State.ERROR for state in _OPERATIONAL},
     **{(state, Event.RESET): State.PREOPERATIONAL for state in _OPERATIONAL},

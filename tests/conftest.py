@@ -15,6 +15,8 @@ import yaml
 
 REPOSITORY = Path(__file__).parent.parent
 DATA = REPOSITORY.parent / "shared" / "data"
+# One thread a process: tests run beside the daemons they start, and small networks lose more to waiting threads than they gain.
+os.environ["OMP_NUM_THREADS"] = "1"
 STATION = [sys.executable, "-m", "station.cli"]
 
 
@@ -53,8 +55,3 @@ def data() -> Path:
     if not DATA.is_dir():
         pytest.skip("the folder of real pictures is not beside this checkout")
     return DATA
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _two_threads() -> None:
-    os.environ.setdefault("OMP_NUM_THREADS", "2")

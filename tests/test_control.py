@@ -24,7 +24,7 @@ def serve(control: Control, requests: int = 1) -> threading.Thread:
     def turn() -> None:
         served = 0
         while served < requests:
-            for request in control.requests():
+            if request := control.request():
                 request.reply.set_result({"ok": True, "asked": request.words})
                 served += 1
 
@@ -57,7 +57,7 @@ def test_what_is_no_request_is_answered_and_reaches_nobody(control: Control, tmp
         connection.sendall(line)
         reply = json.loads(connection.makefile("rb").readline())
     assert reply == {"ok": False, "error": "a request is one JSON object a line"}
-    assert list(control.requests()) == []
+    assert control.request() is None
 
 
 def test_without_a_daemon_the_error_says_what_to_start(tmp_path: Path) -> None:

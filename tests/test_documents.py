@@ -91,12 +91,18 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
         ("Gain: 1e-5", "write it with a dot"),
         ("Delay: 12:30", "decimal number"),
         ("Mask: 010", "decimal number"),
+        ("Mask: 1:30.5", "decimal number"),
+        ("Gain: .inf", "decimal number"),
         ("Day: 2026-11-22", "in quotes"),
     ],
 )
 def test_what_yaml_would_misread_is_refused_with_what_to_write(tmp_path: Path, written: str, advice: str) -> None:
     with pytest.raises(RecipeError, match=advice):
         product(tmp_path, RECIPE.replace("ExposureTime: 5000.0", written))
+
+
+def test_a_file_with_a_control_character_is_refused(tmp_path: Path) -> None:
+    assert "not YAML" in refusal(tmp_path, STATION + "\x07")
 
 
 def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:

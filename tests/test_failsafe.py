@@ -38,7 +38,7 @@ RECIPE = Recipe(
 )
 FRAME = Frame(np.zeros((4, 4), np.uint8), "Mono8", 12, 0, CAPTURED_NS)
 SEEN = Inspection(12, CAPTURED_NS, RECIPE.hash, {"good": 0.95, "break": 0.05}, "good", 0, 0.95, (), np.zeros((4, 4), np.uint8))
-PART = Part(1, 42, "A42", CAPTURED_NS - 1_000_000, 7, RECIPE, FRAME, SEEN, is_simulated=True)
+PART = Part(1, 42, "A42", CAPTURED_NS - 1_000_000, 7, RECIPE.hash, RECIPE, FRAME, SEEN, is_simulated=True)
 
 
 def judge(part: Part = PART, state: State = State.CONTINUOUS_EXECUTION, now_ns: int = NOW_NS) -> tuple[Verdict, Reason]:
@@ -69,6 +69,14 @@ def test_a_part_fails_when_no_recipe_is_prepared() -> None:
 
 def test_a_part_fails_when_the_plc_asked_for_another_recipe() -> None:
     assert judge(replace(PART, asked_recipe=8)) == (Verdict.FAIL, Reason.WRONG_RECIPE)
+
+
+def test_a_part_fails_while_the_plc_still_waits_for_the_recipe_it_asked_for() -> None:
+    assert judge(replace(PART, asked_hash="")) == (Verdict.FAIL, Reason.WRONG_RECIPE)
+
+
+def test_a_part_fails_when_the_recipe_was_changed_after_the_plc_was_given_it() -> None:
+    assert judge(replace(PART, asked_hash="c" * 64)) == (Verdict.FAIL, Reason.WRONG_RECIPE)
 
 
 def test_a_part_without_a_frame_fails() -> None:

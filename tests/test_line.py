@@ -628,3 +628,241 @@ def test_a_failing_command_does_not_disturb_the_parts(bench: Bench) -> None:
     assert bench.plc.last.error_code == ErrorCode.COMMAND_NOT_ALLOWED
     assert bench.part(1).verdict is Verdict.PASS
     assert replace(bench.plc.last.result, elapsed_ms=0).passed
+
+
+# ---- found by reading the line with suspicion: each of these once let a PASS through, or stopped the line
+
+
+def test_the_pass_of_the_job_before_does_not_stand_on_the_wire_when_the_next_begins(bench: Bench) -> None:
+    bench.run()
+    assert bench.part(1).verdict is Verdict.PASS
+    bench.say(Command.STOP)
+    bench.plc.trigger = Trigger(0)
+    bench.turn(2)
+    assert not bench.plc.last.result.passed
+    bench.say(Command.START_CONTINUOUS)
+    assert (bench.plc.last.state, bench.plc.last.result.sequence) == (State.CONTINUOUS_EXECUTION, 0)
+
+
+def test_a_number_of_the_job_before_is_a_new_part_in_the_next(bench: Bench) -> None:
+    bench.run()
+    for sequence in (1, 2, 3):
+        bench.part(sequence)
+    bench.say(Command.STOP)
+    bench.say(Command.START_CONTINUOUS)
+    bench.inspectors[1].sees = "bad"
+    result = bench.part(1)
+    assert result.verdict is Verdict.FAIL
+    assert not bench.plc.last.result.passed
+
+
+def test_a_number_given_to_another_part_is_not_answered_with_the_old_verdict(bench: Bench) -> None:
+    bench.run()
+    for sequence in (1, 2, 3):
+        bench.part(sequence, f"OLD{sequence}")
+    heard = len(bench.plc.heard)
+    bench.plc.trigger = Trigger(1, "NEW1")
+    assert bench.turn(4) == []
+    assert all(signals.result.sequence == 3 for signals in bench.plc.heard[heard:])
+
+
+def test_a_part_answered_long_ago_gets_no_second_verdict_and_disturbs_no_other(bench: Bench) -> None:
+    bench.run()
+    for sequence in range(1, 301):
+        bench.part(sequence)
+    bench.plc.trigger = Trigger(10)
+    assert bench.turn(4) == []
+    assert bench.part(301).verdict is Verdict.PASS
+    assert bench.audit().ok
+
+
+def test_a_plc_that_was_restarted_while_the_line_ran_is_noticed_by_its_heartbeat(bench: Bench) -> None:
+    bench.run()
+    for sequence in (1, 2, 3, 4, 5):
+        bench.part(sequence)
+    bench.plc.heartbeat = 0
+    bench.plc.trigger = Trigger(1)
+    (result,) = bench.turn(3)
+    assert (result.reason, bench.plc.last.error_code) == (Reason.NOT_RUNNING, ErrorCode.PLC_RESTARTED)
+
+
+def test_a_heartbeat_that_only_toggles_is_alive(bench: Bench) -> None:
+    bench.plc.beats = False
+    bench.run()
+    for turn in range(400):
+        bench.plc.heartbeat = turn % 2
+        bench.turn()
+    assert bench.plc.last.state == State.CONTINUOUS_EXECUTION
+
+
+def test_a_part_triggered_in_the_same_exchange_as_the_start_came_before_it(bench: Bench) -> None:
+    bench.turn(3)
+    bench.say(Command.PREPARE_RECIPE, 1)
+    bench.plc.trigger = Trigger(1)
+    bench.plc.command = PlcCommand(Command.START_CONTINUOUS, 0, 77)
+    (result,) = bench.turn(3)
+    assert (result.verdict, result.reason) == (Verdict.FAIL, Reason.NOT_RUNNING)
+
+
+def test_a_part_triggered_while_the_wire_was_cut_is_not_looked_at_afterwards(tmp_path: Path) -> None:
+    settings = LineSettings(frame_window_ns=100 * MS, acknowledge_ns=100 * MS, heartbeat_ns=0, resume_automatically=True)
+    bench = Bench(tmp_path, settings=settings)
+    bench.run()
+    bench.part(1)
+    bench.plc.broken = True
+    bench.turn(120)
+    bench.plc.trigger = Trigger(2)
+    bench.plc.broken = False
+    (result,) = bench.turn(4)
+    assert result.reason is Reason.NOT_RUNNING
+    assert bench.plc.last.state == State.CONTINUOUS_EXECUTION
+
+
+def test_a_recipe_edited_behind_the_plc_s_back_passes_nothing(bench: Bench) -> None:
+    bench.run(1)
+    bench.inspectors[1].recipe = replace(bench.inspectors[1].recipe, hash="e" * 64)
+    bench.line.command(Command.PREPARE_RECIPE, "1", lambda _code, _why: None)
+    bench.turn(4)
+    assert bench.part(1).reason is Reason.WRONG_RECIPE
+
+
+def test_nothing_passes_while_the_same_recipe_is_prepared_again(bench: Bench) -> None:
+    bench.run(1)
+    bench.hold = True
+    bench.say(Command.PREPARE_RECIPE, 1)
+    assert bench.part(1).reason is Reason.WRONG_RECIPE
+    assert bench.held
+    bench.held.set_result(cast(Inspector, bench.inspectors[1]))
+    bench.turn(4)
+    assert bench.part(2).reason is Reason.GOOD
+
+
+def test_what_was_asked_for_counts_from_the_trigger_not_from_the_verdict(bench: Bench) -> None:
+    bench.run(1)
+    bench.hold = True
+    bench.say(Command.PREPARE_RECIPE, 2)
+    bench.camera.state = CameraState.OPENING
+    bench.plc.trigger = Trigger(1)
+    bench.turn(3)
+    assert bench.held
+    bench.held.set_result(cast(Inspector, bench.inspectors[2]))
+    bench.turn(3)
+    bench.camera.state = CameraState.STREAMING
+    (result,) = bench.turn(3)
+    assert (result.recipe_number, result.reason) == (2, Reason.WRONG_RECIPE)
+
+
+def test_a_ledger_that_cannot_be_written_stops_the_line_before_the_next_part(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.run()
+    monkeypatch.setattr(bench.ledger, "writable", lambda: False)
+    assert bench.part(1).reason is Reason.NOT_RUNNING
+    assert bench.plc.last.error_code == ErrorCode.LEDGER
+
+
+def test_a_part_that_could_not_be_kept_is_in_the_ledger_when_the_disk_is_back(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.run()
+    bench.part(1)
+    with monkeypatch.context() as full:
+
+        def refuse(*_: object) -> int:
+            raise LedgerError("the disk is full")
+
+        full.setattr(bench.ledger, "append", refuse)
+        assert bench.part(2).verdict is Verdict.FAIL
+        assert bench.plc.last.state == State.ERROR
+    bench.turn(3)
+    assert bench.plc.last.state == State.READY
+    kept = bench.ledger.last()
+    assert kept is not None
+    assert (kept.sequence, kept.verdict) == (2, "FAIL")
+
+
+def test_the_first_recipe_is_prepared_in_spite_of_an_interruption(tmp_path: Path) -> None:
+    settings = LineSettings(frame_window_ns=100 * MS, acknowledge_ns=100 * MS, heartbeat_ns=0, prepare="1")
+    bench = Bench(tmp_path, settings=settings, hold=True)
+    bench.turn(3)
+    bench.camera.state = CameraState.LOST
+    bench.turn(2)
+    bench.camera.state, bench.hold = CameraState.STREAMING, False
+    bench.turn(5)
+    assert (bench.plc.last.state, bench.plc.last.recipe_number) == (State.READY, 1)
+
+
+def test_one_bad_telegram_after_a_long_inspection_is_no_error(bench: Bench) -> None:
+    bench.run()
+    bench.inspectors[1].takes_ns = 450 * MS
+    bench.plc.trigger = Trigger(1)
+    bench.turn(1)
+    bench.plc.broken = True
+    bench.turn(1, milliseconds=150)
+    bench.plc.broken = False
+    bench.turn(2)
+    assert (bench.plc.last.state, bench.plc.last.result.sequence) == (State.CONTINUOUS_EXECUTION, 1)
+
+
+def test_an_acknowledgement_that_came_during_an_inspection_is_not_missed(bench: Bench) -> None:
+    bench.run()
+    bench.inspectors[1].takes_ns = 450 * MS
+    for sequence in (1, 2, 3):
+        bench.plc.trigger = Trigger(sequence)
+        bench.turn(1)
+    bench.turn(3)
+    assert bench.plc.last.state == State.CONTINUOUS_EXECUTION
+    assert bench.audit().acknowledged == 3
+
+
+def test_a_stop_in_error_keeps_the_line_from_running_on_by_itself(tmp_path: Path) -> None:
+    settings = LineSettings(frame_window_ns=100 * MS, acknowledge_ns=100 * MS, heartbeat_ns=0, resume_automatically=True)
+    bench = Bench(tmp_path, settings=settings)
+    bench.run()
+    bench.camera.state = CameraState.LOST
+    bench.turn(2)
+    bench.say(Command.STOP)
+    bench.camera.state = CameraState.STREAMING
+    bench.turn(4)
+    assert bench.plc.last.state == State.READY
+
+
+def test_a_second_fault_on_the_way_back_does_not_lose_the_resume(tmp_path: Path) -> None:
+    settings = LineSettings(frame_window_ns=100 * MS, acknowledge_ns=100 * MS, heartbeat_ns=0, resume_automatically=True)
+    bench = Bench(tmp_path, settings=settings)
+    bench.run()
+    for state in (CameraState.LOST, CameraState.OPENING, CameraState.LOST, CameraState.STREAMING):
+        bench.camera.state = state
+        bench.turn(2)
+    assert bench.plc.last.state == State.CONTINUOUS_EXECUTION
+
+
+def test_a_refused_command_tells_its_own_code_and_takes_it_back_when_it_is_over(bench: Bench) -> None:
+    bench.turn(3)
+    bench.say(Command.STOP)
+    assert bench.plc.last.error_code == ErrorCode.COMMAND_NOT_ALLOWED
+    bench.plc.command = PlcCommand(0, 0, bench.plc.command.sequence)
+    bench.turn(2)
+    assert (bench.plc.last.command_status, bench.plc.last.error_code) == (CommandStatus.IDLE, ErrorCode.NONE)
+
+
+def test_a_plc_whose_command_words_fall_to_zero_has_commanded_nothing(bench: Bench) -> None:
+    bench.run()
+    bench.plc.command = PlcCommand(0, 0, 0)
+    bench.turn(3)
+    assert (bench.plc.last.error_code, bench.plc.last.state) == (ErrorCode.NONE, State.CONTINUOUS_EXECUTION)
+
+
+def test_a_trigger_that_does_not_follow_and_came_while_the_station_was_away_is_answered_fail(bench: Bench) -> None:
+    bench.run()
+    bench.part(500)
+    bench.plc.trigger = Trigger(1)
+    bench.line = bench.a_line()
+    (result,) = bench.turn(4)
+    assert (result.sequence, result.reason) == (1, Reason.NOT_RUNNING)
+
+
+def test_a_recipe_that_is_never_ready_is_given_up(bench: Bench) -> None:
+    bench.run(1)
+    bench.hold = True
+    bench.say(Command.PREPARE_RECIPE, 2)
+    for _ in range(130):
+        bench.turn(1, milliseconds=1000)
+    assert bench.plc.last.command_status is CommandStatus.FAILED
+    assert bench.part(1).recipe_number == 1

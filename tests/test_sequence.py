@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from station.sequence import MOST_MISSED, due, following
+from station.sequence import MOST_MISSED, due, following, is_ahead
 
 
 def test_the_next_number_is_due() -> None:
@@ -28,6 +28,20 @@ def test_any_number_may_be_the_first() -> None:
 @pytest.mark.parametrize("seen", [42, 41, 1, 42 + MOST_MISSED + 2])
 def test_a_number_that_was_there_or_is_far_away_does_not_follow(seen: int) -> None:
     assert due(42, seen) is None
+
+
+@pytest.mark.parametrize("seen", [0, -1, 65_536])
+@pytest.mark.parametrize("last", [0, 1, 65_434, 65_534, 65_535])
+def test_what_is_no_part_s_number_never_follows(last: int, seen: int) -> None:
+    assert due(last, seen) is None
+
+
+def test_ahead_is_the_shorter_way_round() -> None:
+    assert is_ahead(42, 43)
+    assert is_ahead(65_535, 1)
+    assert not is_ahead(43, 42)
+    assert not is_ahead(1, 65_535)
+    assert not is_ahead(42, 42)
 
 
 def test_the_longest_gap_is_still_a_gap() -> None:

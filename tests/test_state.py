@@ -27,7 +27,7 @@ def test_the_way_from_power_up_to_running_and_back() -> None:
     state: State | None = State.PREOPERATIONAL
     for event, expected in (
         (Event.INITIALIZE, State.INITIALIZED),
-        (Event.PREPARE, State.READY),
+        (Event.PREPARED, State.READY),
         (Event.START, State.CONTINUOUS_EXECUTION),
         (Event.STOP, State.READY),
         (Event.UNPREPARE, State.INITIALIZED),
@@ -61,7 +61,7 @@ def test_an_error_never_leads_back_to_running_by_itself() -> None:
 
 
 def test_a_changeover_in_a_running_line_goes_on_running() -> None:
-    assert after(State.CONTINUOUS_EXECUTION, Event.PREPARE) is State.CONTINUOUS_EXECUTION
+    assert after(State.CONTINUOUS_EXECUTION, Event.PREPARING) is State.CONTINUOUS_EXECUTION
     assert after(State.CONTINUOUS_EXECUTION, Event.UNPREPARE) is None
 
 
@@ -73,4 +73,4 @@ def test_running_is_entered_by_start_alone() -> None:
 def test_every_other_event_in_every_other_state_is_refused() -> None:
     refused = [pair for pair in itertools.product(State, Event) if after(*pair) is None]
     assert len(refused) == len(State) * len(Event) - len(TRANSITIONS)
-    assert (State.PREOPERATIONAL, Event.PREPARE) in refused
+    assert (State.PREOPERATIONAL, Event.PREPARING) in refused

@@ -1,16 +1,20 @@
 """`station train`: from labelled pictures to weights and a recipe that runs with them."""
 
+import json
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from station import inspector
 from station.config import Home
-from station.recipe import RecipeError, load, load_all
+from station.recipe import RecipeError, find, load, load_all
 from station.training.dataset import Dataset, read_folder
 from station.training.train import Settings, train
 from station.vision.preprocess import rgb_from_file
+
+_HASH = re.compile(r'(?m)^(\s*sha256:\s*)"?[0-9a-f]{64}"?')
 
 
 def train_recipe(
@@ -18,10 +22,11 @@ def train_recipe(
 ) -> dict[str, Any]:
     """Trains on `data` and lets the recipe `name` judge by it: an existing one gets the new network's hash, a missing one is written.
 
-    The weights are in place before the recipe names them, so that a recipe never names a network that is not there.
+    What can be wrong is found before the training. The weights are in place before the recipe names them, and the recipe is prepared once,
+    self-test and all, before this returns.
 
     Raises:
-        RecipeError: the name is unusable, or the existing recipe cannot be read.
+        RecipeError: the name is unusable, the existing recipe cannot be read or changed, or the new network fails its self-test.
         DatasetError, TrainingError, WeightsError, ValueError: as `train`.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
@@ -30,42 +35,48 @@ def train_recipe(
     exists = (folder / "recipe.yaml").is_file()
     dataset = read_folder(data, None)
     if exists:
-        good = load(folder).document.good
+        good = _changeable(folder, name)
     if missing := set(good) - set(dataset.classes):
         raise RecipeError(f"good: {', '.join(sorted(missing))}: no such class in {data}; there are {', '.join(dataset.classes)}")
-    classes = (*good, *(name for name in dataset.classes if name not in good))
+    classes = (*good, *(class_name for class_name in dataset.classes if class_name not in good))
+    home.weights.mkdir(parents=True, exist_ok=True)
     report = train(data, home.weights / f"{name}.safetensors", settings, classes, progress)
     if exists:
-        _name_weights(folder / "recipe.yaml", report["sha256"])
+        text = (folder / "recipe.yaml").read_text(encoding="utf-8")
+        _replace(folder / "recipe.yaml", _HASH.sub(rf'\g<1>"{report["sha256"]}"', text))
     else:
         _write_recipe(home, folder, dataset, good, report["sha256"])
+    inspector.prepare(find(home.recipes, name), home.weights, settings.device)
     return {"recipe": name, **report}
 
 
-def _name_weights(file: Path, sha256: str) -> None:
-    """Replaces the hash in an existing recipe and leaves every other character as it is."""
-    text, count = re.subn(r'(?m)^(\s*sha256:\s*)"?[0-9a-f]{64}"?', rf'\g<1>"{sha256}"', file.read_text(encoding="utf-8"))
-    if count != 1:
-        raise RecipeError(f"{file}: network.sha256: write {sha256} there; the line was not found")
-    _replace(file, text)
+def _changeable(folder: Path, name: str) -> tuple[str, ...]:
+    """The good classes of an existing recipe, once it is sure that its hash can be replaced and nothing else touched."""
+    document = load(folder).document
+    file = folder / "recipe.yaml"
+    if document.network.weights != f"{name}.safetensors":
+        raise RecipeError(f"{file}: network.weights: {document.network.weights} is not what training writes; write {name}.safetensors")
+    if len(_HASH.findall(file.read_text(encoding="utf-8"))) != 1:
+        raise RecipeError(f"{file}: network.sha256: write it on a line of its own, so that training can replace it")
+    return document.good
 
 
 def _write_recipe(home: Home, folder: Path, dataset: Dataset, good: tuple[str, ...], sha256: str) -> None:
+    """A first recipe: the camera takes pictures of the training pictures' size; everything else is there to be adjusted."""
     known, _ = load_all(home.recipes)
-    number = max((recipe.number for recipe in known.values()), default=0) + 1
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     tests = []
-    for class_name in dataset.classes:
-        sample = next(sample for sample in dataset.samples if dataset.classes[sample.label] == class_name)
-        image = class_name + sample.path.suffix.lower()
+    for label, class_name in enumerate(dataset.classes):
+        sample = next(sample for sample in dataset.samples if sample.label == label)
+        image = f"{label}{sample.path.suffix.lower()}"
         shutil.copyfile(sample.path, folder / image)
-        tests.append(f"  - {{image: {image}, class: {class_name}}}")
+        tests.append(f"  - {{image: {image}, class: {json.dumps(class_name)}}}")
     height, width = rgb_from_file(dataset.samples[0].path).shape[:2]
     lines = [
-        f"number: {number}",
+        f"number: {max((recipe.number for recipe in known.values()), default=0) + 1}",
         f"camera: {{Width: {width}, Height: {height}}}",
         f'network:\n  weights: {folder.name}.safetensors\n  sha256: "{sha256}"',
-        f"good: [{', '.join(good)}]",
+        f"good: {json.dumps(good)}",
         "minimum_probability: 0.9",
         "deadline_ms: 2000",
         "localization: {method: otsu}",

@@ -24,7 +24,7 @@ from station.training.evaluate import Evaluation, evaluate, read_pictures
 from station.training.pretrained import load_trunk
 from station.vision import weights
 from station.vision.dvgg16 import BilinearDVGG16, Head, NetworkDescription, bilinear_pool
-from station.vision.engine import Engine, choose_device, repeatable
+from station.vision.engine import Engine, choose_device, make_repeatable
 from station.vision.preprocess import normalise, resized_rgb
 
 
@@ -138,7 +138,8 @@ def train(
     )
     progress(f"{len(training)} pictures to train with, {len(held_back)} to validate with: {dataset.counts()}")
     pictures = _Pictures.read(training, description, choose_device(settings.device))
-    with torch.random.fork_rng(), repeatable(pictures.device):
+    make_repeatable(pictures.device)
+    with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         network, trunk_seconds = _trained(pictures, description, settings, progress)
     validation = evaluate(Engine(weights.LoadedWeights(network, description, {}, ""), settings.device), read_pictures(held_back))

@@ -1,6 +1,5 @@
 """A loaded network, warm and ready: a frame in, class probabilities and heat map out."""
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +48,7 @@ class Engine:
         self.description = loaded.description
         self.sha256 = loaded.sha256
         self.device = choose_device(device)
+        make_repeatable(self.device)
         self._network = loaded.network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
     def see(self, pixels: Pixels, pixel_format: str) -> Seen:
@@ -59,7 +59,7 @@ class Engine:
             EngineError: the network's numbers are not finite.
         """
         picture = preprocess(pixels, pixel_format, self.description)
-        with torch.inference_mode(), repeatable(self.device):
+        with torch.inference_mode():
             logits, heat = self._network(picture.to(self.device))
             probabilities = logits[0].softmax(dim=0).cpu().numpy()
             heat_map = heat[0].cpu().numpy()
@@ -87,12 +87,13 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def repeatable(device: torch.device) -> AbstractContextManager[None]:
-    """Within it, convolutions on the device give the same bits every time, in full float32."""
-    if device.type == "cpu":
-        return nullcontext()
-    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-    return flags
+def make_repeatable(device: torch.device) -> None:
+    """From now on, in every thread, convolutions and products on the device give the same bits every time, in full float32."""
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def _grey(heat: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
