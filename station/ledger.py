@@ -10,7 +10,6 @@ import json
 import math
 import shutil
 import sqlite3
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -41,8 +40,6 @@ CREATE TABLE results (
     asked_recipe INTEGER NOT NULL, recipe_number INTEGER NOT NULL, recipe_hash TEXT NOT NULL, frame_id INTEGER, captured_ns INTEGER,
     triggered_ns INTEGER NOT NULL, judged_ns INTEGER NOT NULL, detail TEXT NOT NULL, chain TEXT NOT NULL);
 CREATE INDEX results_part ON results (job_id, sequence);
-CREATE INDEX results_verdict ON results (job_id, verdict, reason);
-CREATE INDEX results_elapsed ON results (job_id, judged_ns - triggered_ns);
 CREATE INDEX results_created ON results (creation_time_ns);
 CREATE TABLE acknowledgements (result_id INTEGER PRIMARY KEY REFERENCES results, at_ns INTEGER NOT NULL);
 CREATE TABLE events (
@@ -109,25 +106,6 @@ class Answer:
     def elapsed_ms(self) -> float:
         """From trigger to verdict."""
         return (self.judged_ns - self.triggered_ns) / 1e6
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """How many parts of a job were answered, and how. `passed + failed == parts`, and the reasons sum to `parts`."""
-
-    parts: int
-    passed: int
-    failed: int
-    reasons: dict[Reason, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Percentiles:
-    """Nearest-rank percentiles and the maximum, all of them values that occurred."""
-
-    p50: float
-    p99: float
-    max: float
 
 
 class Ledger:
@@ -202,34 +180,6 @@ class Ledger:
     def last(self) -> Answer | None:
         """The newest answer of all, or None in an empty ledger."""
         return self._answer("", ())
-
-    def newest_job(self) -> int:
-        """The greatest job_id any row has; 0 before the first job."""
-        with _explained(self._path, "be read"):
-            newest: int = self._connection.execute("SELECT COALESCE(MAX(job_id), 0) FROM results").fetchone()[0]
-            return newest
-
-    def counts(self, job_id: int) -> Counts:
-        """Counts the answers of one job; takes 0.1 s for a million."""
-        query = "SELECT verdict, reason, COUNT(*) FROM results WHERE job_id = ? GROUP BY verdict, reason"
-        with _explained(self._path, "be read"):
-            groups = self._connection.execute(query, (job_id,)).fetchall()
-        verdicts: Counter[str] = Counter()
-        reasons: Counter[Reason] = Counter()
-        for verdict, reason, parts in groups:
-            verdicts[verdict] += parts
-            reasons[Reason(reason)] += parts
-        return Counts(verdicts.total(), verdicts["PASS"], verdicts["FAIL"], dict(reasons))
-
-    def latencies_ms(self, job_id: int) -> Percentiles | None:
-        """From trigger to verdict over all parts of one job, in ms; None for a job without parts; takes 0.2 s for a million."""
-        ranked = "SELECT judged_ns - triggered_ns FROM results WHERE job_id = ? ORDER BY judged_ns - triggered_ns LIMIT 1 OFFSET ?"
-        with _explained(self._path, "be read"):
-            parts = self._connection.execute("SELECT COUNT(*) FROM results WHERE job_id = ?", (job_id,)).fetchone()[0]
-            if parts == 0:
-                return None
-            ranks = (math.ceil(0.5 * parts), math.ceil(0.99 * parts), parts)
-            return Percentiles(*(self._connection.execute(ranked, (job_id, rank - 1)).fetchone()[0] / 1e6 for rank in ranks))
 
     def writable(self) -> bool:
         """Says whether the next row could be kept, within a millisecond: not locked, not read-only, not deleted, room on the disk."""

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from station.inspection import Defect, Inspection, Reason, Result, Verdict
-from station.ledger import Counts, Ledger, LedgerError, Percentiles, audit
+from station.ledger import Ledger, LedgerError, audit
 
 SECOND_NS = 1_000_000_000
 HASH = "5e" * 32
@@ -171,31 +171,8 @@ def test_a_result_that_is_not_there_cannot_be_acknowledged(ledger: Ledger) -> No
         ledger.acknowledge(5, 1)
 
 
-def test_counts_and_latencies_are_those_of_one_job(ledger: Ledger) -> None:
-    for sequence in range(1, 101):
-        reason = Reason.LATE if sequence == 100 else Reason.DEFECT
-        elapsed_ns = (101 - sequence) * 1_000_000
-        ledger.append(replace(PART, sequence=sequence, reason=reason, triggered_ns=0, judged_ns=elapsed_ns), sequence)
-    keep(ledger, 1, job_id=2)
-    assert ledger.counts(1) == Counts(parts=100, passed=0, failed=100, reasons={Reason.DEFECT: 99, Reason.LATE: 1})
-    assert ledger.latencies_ms(1) == Percentiles(p50=50.0, p99=99.0, max=100.0)
-    assert ledger.newest_job() == 2
-
-
-def test_a_pass_is_counted_as_passed(ledger: Ledger, path: Path) -> None:
-    keep(ledger, 1, 2, 3)
-    change(path, "UPDATE results SET verdict = 'PASS', reason = 1 WHERE sequence = 2")
-    assert ledger.counts(1) == Counts(parts=3, passed=1, failed=2, reasons={Reason.GOOD: 1, Reason.DEFECT: 2})
-
-
-def test_without_parts_counts_are_zero_and_there_are_no_latencies(ledger: Ledger) -> None:
-    keep(ledger, 1)
-    assert ledger.counts(9) == Counts(parts=0, passed=0, failed=0, reasons={})
-    assert ledger.latencies_ms(9) is None
-
-
-def test_a_ledger_without_rows_knows_no_job_and_no_event(ledger: Ledger) -> None:
-    assert ledger.newest_job() == 0
+def test_a_ledger_without_rows_knows_no_part_and_no_event(ledger: Ledger) -> None:
+    assert ledger.last() is None
     assert ledger.noted("asked") == ""
 
 
