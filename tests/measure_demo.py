@@ -1,4 +1,4 @@
-"""`make accuracy`: what the demo's networks are worth on parts they never saw, delivered by the simulated camera, judged by the inspector."""
+"""`make accuracy`: what the demo networks are worth on parts they never saw, from the simulated camera through the inspector."""
 
 import json
 import os
