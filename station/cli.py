@@ -263,6 +263,7 @@ def _parser() -> argparse.ArgumentParser:
     def command(name: str, run: Callable[[argparse.Namespace], int], text: str, to: Any = commands) -> argparse.ArgumentParser:
         added: argparse.ArgumentParser = to.add_parser(name, help=text, description=text)
         added.add_argument("--json", action="store_true", help="one JSON document on stdout")
+        added.add_argument("--home", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         added.set_defaults(run=run)
         return added
 
