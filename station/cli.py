@@ -322,7 +322,7 @@ def _add_train(train: argparse.ArgumentParser) -> None:
     train.add_argument(
         "--trunks", type=int, choices=(1, 4), default=4, help="1: phase 1 only, a quarter of the time (default: %(default)s)"
     )
-    train.add_argument("--epochs", type=_count, help="of each phase (default: the settings')")
+    train.add_argument("--epochs", type=_count, help="of the last phase that runs (default: the settings')")
     train.add_argument("--seed", type=int, default=0)
 
 

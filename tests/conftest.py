@@ -3,10 +3,12 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,33 @@ def until(reached: Callable[[], bool], within_s: float, what: str) -> None:
     while not reached():
         assert time.monotonic() < deadline, f"{what}: not within {within_s} s"
         time.sleep(0.02)
+
+
+@contextmanager
+def daemon(home: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with (home / "log").open("ab") as log:
+        process = subprocess.Popen([*STATION, "--home", str(home), "run"], stdout=log, stderr=log)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+@contextmanager
+def far_plc(home: Path, *batches: str, more: Sequence[str] = ()) -> Iterator[subprocess.Popen[str]]:
+    """The simulated PLC as a program of its own, which outlives the station."""
+    words = ["--port", str(home / "data/simulated/plc"), "--directory", str(home / "data/simulated"), "--serial", "SIM-MQ042"]
+    words += [word for batch in batches for word in ("--batch", batch)]
+    words += ["--defective", "0.3", "--noise", "2", "--interval", "0.02", "--part-timeout", "2.5", *more]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "drivers.simulated", "line", *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture(scope="session")

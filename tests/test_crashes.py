@@ -5,45 +5,15 @@ import os
 import random
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import STATION, make_home, station, until
+from conftest import daemon, far_plc, make_home, station, until
 
 SEED = 20
 KILLS = 4
-
-
-@contextmanager
-def daemon(home: Path) -> Iterator[subprocess.Popen[bytes]]:
-    with (home / "log").open("ab") as log:
-        process = subprocess.Popen([*STATION, "--home", str(home), "run"], stdout=log, stderr=log)
-    try:
-        yield process
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
-
-
-@contextmanager
-def far_plc(home: Path, parts: int) -> Iterator[subprocess.Popen[str]]:
-    """The simulated PLC as a program of its own, which outlives the station."""
-    words = ["--port", str(home / "data/simulated/plc"), "--directory", str(home / "data/simulated"), "--serial", "SIM-MQ042"]
-    words += ["--batch", f"1:bulb:{parts}", "--defective", "0.3", "--noise", "2", "--interval", "0.02", "--part-timeout", "2.5"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "drivers.simulated", "line", *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
 
 
 def rows(home: Path) -> int:
@@ -88,7 +58,7 @@ def assert_the_plc_found_nothing_forbidden(counts: dict[str, Any]) -> None:
 def test_a_camera_process_killed_at_random_costs_parts_but_never_lets_one_pass(tmp_path: Path) -> None:
     chance = random.Random(SEED)
     home = make_home(tmp_path / "home", plc={"port": str(tmp_path / "home/data/simulated/plc")}, simulation=None)
-    with far_plc(home, 150) as plc, daemon(home) as process:
+    with far_plc(home, "1:bulb:150") as plc, daemon(home) as process:
         for _ in range(KILLS):
             before = rows(home)
             until(lambda before=before: rows(home) > before + 5, 60, "parts")  # type: ignore[misc]
@@ -110,7 +80,7 @@ def test_a_camera_process_killed_at_random_costs_parts_but_never_lets_one_pass(t
 def test_a_daemon_killed_at_random_leaves_a_ledger_that_explains_every_part(tmp_path: Path) -> None:
     chance = random.Random(SEED)
     home = make_home(tmp_path / "home", plc={"port": str(tmp_path / "home/data/simulated/plc")}, simulation=None)
-    with far_plc(home, 120) as plc:
+    with far_plc(home, "1:bulb:120") as plc:
         for _ in range(KILLS):
             with daemon(home) as process:
                 before = rows(home)
