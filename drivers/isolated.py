@@ -167,7 +167,11 @@ class IsolatedCamera:
             if not message:
                 self._bury(process, process.cause or process.how_it_ended())
                 return
-            self._heed(process, pickle.loads(message), files)
+            try:
+                self._heed(process, pickle.loads(message), files)
+            except (OSError, IndexError) as error:  # its descriptor did not come: this process has no room for another file
+                self._bury(process, f"the camera process's memory did not arrive: {error}")
+                return
 
     def _heed(self, process: "_Process", message: object, files: list[int]) -> None:
         match message:

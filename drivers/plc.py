@@ -12,7 +12,6 @@ PASS_WORD = 0x5AA5
 FAIL_WORD = 0x0000
 LAST_SEQUENCE = 65535
 """Sequences run 1..65535 and then 1 again; 0 says that there is none yet."""
-PART_ID_CHARACTERS = 16
 
 
 class PlcError(Exception):

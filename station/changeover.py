@@ -15,6 +15,8 @@ Finish = Callable[[ErrorCode, str], None]
 """Called once with how a command ended: NONE and "", or why it failed, by number and in words."""
 LONGEST_NS = 120_000_000_000
 """A recipe that is not prepared by then is given up."""
+RESTORED_WITHIN_NS = 10_000_000_000
+"""So long may the camera take to stream again for the recipe before a refused one."""
 
 
 @dataclass(slots=True)
@@ -35,6 +37,8 @@ class Changeover:
         self._prepare = prepare
         self._site_features = dict(site_features)
         self._preparation: _Preparation | None = None
+        self._restoring_since_ns: int | None = None
+        self._now_ns = 0
 
     @property
     def busy(self) -> bool:
@@ -43,13 +47,16 @@ class Changeover:
 
     @property
     def configuring(self) -> bool:
-        """True while the camera is on its way to the new recipe's features."""
-        return self._preparation is not None and self._preparation.swapped
+        """True while the camera is on its way to the new recipe's features, or back to the old one's."""
+        return (self._preparation is not None and self._preparation.swapped) or self._restoring_since_ns is not None
 
     def begin(self, which: str | int, finish: Finish, now_ns: int) -> None:
         """Begins to prepare a recipe; one that is already on its way is given up and finishes with that reason."""
         self.abandon("another recipe was asked for")
-        self._preparation = _Preparation(self._prepare(which), finish, now_ns)
+        try:
+            self._preparation = _Preparation(self._prepare(which), finish, now_ns)
+        except RuntimeError as error:
+            finish(ErrorCode.RECIPE_REFUSED, f"the preparation cannot be started: {error}; restart the station")
 
     def abandon(self, why: str) -> None:
         """Gives up what is being prepared; what was prepared before stays."""
@@ -72,6 +79,11 @@ class Changeover:
 
     def turn(self, camera: CameraStatus, now_ns: int) -> None:
         """One turn of the loop, between two parts: swaps when the new inspector is ready, finishes when the camera streams for it."""
+        self._now_ns = now_ns
+        if self._restoring_since_ns is not None and (
+            camera.state is CameraState.STREAMING or now_ns - self._restoring_since_ns > RESTORED_WITHIN_NS
+        ):
+            self._restoring_since_ns = None
         preparation = self._preparation
         if preparation is None:
             return
@@ -107,6 +119,7 @@ class Changeover:
         preparation.future.cancel()
         if preparation.swapped:
             self.inspector = preparation.previous
+            self._restoring_since_ns = self._now_ns
             try:
                 self.start_camera()
             except CameraError as error:

@@ -283,6 +283,8 @@ def _parser() -> argparse.ArgumentParser:
     command("start", _operate, "begin to inspect (StartContinuous)", recipes)
     command("stop", _operate, "stop inspecting", recipes)
 
+    command("reset", _operate, "the cause of an error was seen to: Reset").set_defaults(action="reset")
+
     inspect = command("inspect", _inspect, "inspect picture files as the line would")
     inspect.add_argument("recipe", metavar="RECIPE")
     inspect.add_argument("images", nargs="+", type=Path, metavar="IMAGE")

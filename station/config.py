@@ -55,13 +55,13 @@ class CameraConfig(Model):
     serial_number: str = ""
     """Empty takes the only camera there is."""
     frame_window_ms: int = Field(default=500, ge=1, le=2_000)
-    """A part whose frame has not come this long after its trigger is answered FAIL / missed frame."""
+    """So long may a trigger wait for its camera, and then again for its frame; later is FAIL / missed frame."""
 
 
 class PlcConfig(Model):
     """The wire, version 1, and what is watched on it."""
 
-    link: Literal["modbus-rtu"]
+    link: Literal["modbus-rtu"] = "modbus-rtu"
     port: str
     """`/dev/serial/by-id/...`, or `simulated`."""
     unit: int = Field(default=1, ge=1, le=247)

@@ -32,7 +32,7 @@ from station.publisher import Publisher
 from station.report import percentiles
 
 Hear = Callable[[Result], None]
-"""Called with every result right after the PLC was told of it."""
+"""Called with every result after the turn in which it was answered."""
 _IDLE_S = 0.01
 _ENDLESS = 1_000_000
 _PICTURES_WAITING = 8
@@ -119,7 +119,8 @@ class Daemon:
             if not self.line.hears:
                 stop.wait(_IDLE_S)
         notifier.stopping()
-        return self._summary(tally, begun_ns)
+        self.line.close()
+        return self._summary(tally, begun_ns if parts else None)
 
     def close(self) -> None:
         """Leaves the outputs at reject, first of all, and gives everything back."""
@@ -167,9 +168,11 @@ class Daemon:
         recipes = {name: {"number": found.number, "hash": found.hash} for name, found in good.items()}
         return {"station": self._config.name, "version": version("station"), "recipes": recipes}
 
-    def _summary(self, tally: "Tally", since_ns: int) -> dict[str, Any]:
-        audit = ledger.audit(self._home.ledger, since_ns, now_ns=time.time_ns())
-        summary = {**tally.summary(), "audit": asdict(audit)}
+    def _summary(self, tally: "Tally", since_ns: int | None) -> dict[str, Any]:
+        """What this run was; with an audit when it was a run of so many parts, because one of a month takes long."""
+        summary = tally.summary()
+        if since_ns is not None:
+            summary["audit"] = asdict(ledger.audit(self._home.ledger, since_ns, now_ns=time.time_ns()))
         if self._simulated:
             with suppress(LineError):  # it ended by itself, and took its counts along
                 summary["plc"] = self._simulated.counts()
@@ -234,7 +237,7 @@ class Notifier:
 
     def _send(self, text: str) -> None:
         """A service manager that does not listen holds up nothing; its watchdog then does what it is for."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender, suppress(OSError):
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             sender.setblocking(False)
             sender.sendto(text.encode(), self._address)
 

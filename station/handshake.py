@@ -1,4 +1,4 @@
-"""The PLC's commands, four-phase, and which recipe it has asked for. Owns registers 19 to 21; does nothing itself."""
+"""The PLC's commands, four-phase, and which recipe it has asked for. Owns registers 19, 20 and, while a command has failed, 21."""
 
 from dataclasses import dataclass
 

@@ -155,7 +155,8 @@ class Ledger:
             connection.execute("INSERT INTO acknowledgements VALUES (?, ?) ON CONFLICT DO NOTHING", (result_id, at_ns))
 
     def note(self, event: str, detail: str, at_ns: int) -> None:
-        """Keeps what happened between two answers: "started", "stopped", "error", "job", "recipe". `at_ns`: wall clock.
+        """Keeps what happened between two answers: "started", "stopped", "error", "state", "recipe", what was refused; and
+        "job" and "asked", which the next start reads back with `noted`. `at_ns`: wall clock.
 
         Raises:
             LedgerError: the ledger cannot be written.
@@ -319,9 +320,14 @@ def _row(result: Result, result_id: int, created_ns: int) -> tuple[int | float |
         *((int(seen.class_index), seen.class_name, _finite(seen.probability)) if seen else (None, None, None)),
         *(_canonical(scores), _canonical(defects)),
         *(result.asked_recipe, result.recipe_number, result.recipe_hash),
-        *((int(seen.frame_id), int(seen.captured_ns)) if seen else (None, None)),
+        *((_signed(seen.frame_id), int(seen.captured_ns)) if seen else (None, None)),
         *(result.triggered_ns, result.judged_ns, result.detail),
     )
+
+
+def _signed(frame_id: int) -> int:
+    """A camera's 64-bit count as SQLite holds it: the upper half of the range is negative."""
+    return (int(frame_id) + 2**63) % 2**64 - 2**63
 
 
 def _finite(number: float) -> float | None:

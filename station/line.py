@@ -99,11 +99,12 @@ class Line:
         self._handshake = Handshake(Asked.parse(ledger.noted("asked")))
         self._first_recipe: str | int = self._handshake.asked.number or settings.prepare
         self._heard: PlcInput | None = None
+        self._heard_asked = self._handshake.asked
         self._heard_ns = clock()
         self._unheard_since_ns: int | None = clock()
         self._beat = (0, clock())
         self._heartbeat = 0
-        self._resumes = False
+        self._resumes = self._closed = False
         self._waiting = _Waiting(0, 0, Asked())
         self._standing_trigger: int | None = None
         self._last_sequence = last.sequence if (last := ledger.last()) else 0
@@ -116,7 +117,7 @@ class Line:
     # ---- one turn
 
     def step(self) -> tuple[Answered, ...]:
-        """One turn: what was answered in it, oldest part first. The PLC has been told, or the wire is down, when it returns."""
+        """One turn: what was answered in it, oldest part first. When it returns the PLC was told of the oldest, unless the wire is down."""
         now_ns = self._clock()
         if (heard := self._heard) is not None:
             self._take_acknowledgement(heard.acknowledged)
@@ -155,7 +156,10 @@ class Line:
         finish(ErrorCode.NONE, "")
 
     def close(self) -> None:
-        """Leaves the outputs at reject and lets go of PLC, camera and ledger. Never raises."""
+        """Leaves the outputs at reject and lets go of PLC, camera and ledger. Never raises; does nothing the second time."""
+        if self._closed:
+            return
+        self._closed = True
         self._plc.close()
         self._note("stopped", f"in {self.state.words}")
         self._camera.close()
@@ -178,7 +182,9 @@ class Line:
         if sequence == self._standing_trigger:
             return []
         if self._waiting.sequence != sequence:
-            self._waiting = _Waiting(sequence, self._heard_ns, self._handshake.asked)
+            asked = self._handshake.asked
+            unchanged = asked == self._heard_asked
+            self._waiting = _Waiting(sequence, self._heard_ns, asked if unchanged else Asked(asked.number))
         waited_ns = self._clock() - self._waiting.heard_ns
         if self.state in EXECUTING and self._camera.status().state is CameraState.OPENING and waited_ns < self._settings.frame_window_ns:
             return []
@@ -216,17 +222,25 @@ class Line:
 
     def _count_anew(self, why: str) -> None:
         """The PLC begins a new numbering; while the line runs that is an error, because parts may have been lost with the old one."""
+        self._drop_answers(why)
         if self.state in EXECUTING and self._last_sequence:
-            self._answers.drop()
             self._fail(ErrorCode.PLC_RESTARTED, f"{why} while the line ran")
         self._answers.forget()
         self._last_sequence = 0
+
+    def _drop_answers(self, why: str) -> None:
+        """Leaves the wire at reject; answers that nobody acknowledged are explained in the ledger."""
+        if not self._answers.settled():
+            self._note("error", f"answers given up: {why}")
+        self._answers.drop()
 
     def _look(self) -> tuple[Frame | None, Inspection | None, str]:
         """Fires the camera, waits for this part's frame, and inspects it; what is None failed, as the words say."""
         inspector = self._changeover.inspector
         window_ns = self._settings.frame_window_ns
         fired_ns = self._clock()
+        if fired_ns - self._waiting.heard_ns > window_ns:
+            return None, None, f"the trigger is {(fired_ns - self._waiting.heard_ns) / 1e6:.0f} ms old: the part has gone"
         try:
             self._camera.trigger()
             frame = self._camera.fetch(window_ns / 1e9)
@@ -286,11 +300,11 @@ class Line:
             self._unheard_since_ns = now_ns if self._unheard_since_ns is None else self._unheard_since_ns
             if now_ns - self._unheard_since_ns > WIRE_PATIENCE_NS:
                 self._heard = None
-                self._answers.drop()
+                self._drop_answers("the wire is cut")
                 self._fail(ErrorCode.WIRE, str(error))
             return
         self.hears, self._unheard_since_ns = True, None
-        self._heard, self._heard_ns = heard, self._clock()
+        self._heard, self._heard_ns, self._heard_asked = heard, self._clock(), self._handshake.asked
         self.causes.pop(ErrorCode.WIRE, None)
         self._answers.told(self._heard_ns)
         if self._standing_trigger is None:
@@ -392,6 +406,7 @@ class Line:
         if event is Event.START:
             self._job_id += 1
             self._failed_parts = 0
+            self._drop_answers("the next job was started")
             self._answers.forget()
             self._beat = (self._beat[0], self._clock())
             self._note("job", str(self._job_id))
@@ -400,7 +415,10 @@ class Line:
             self._first_recipe = ""
         elif event in (Event.RESET, Event.HALT):
             self._changeover.abandon(f"{event.value} was commanded")
-            self._answers.drop()
+            self._drop_answers(f"{event.value} was commanded")
+            if self._unkept:
+                self._note("error", f"{len(self._unkept)} answers, all FAIL, could not be kept and were given up")
+                self._unkept.clear()
             for cause in (ErrorCode.NOT_ACKNOWLEDGED, ErrorCode.PLC_RESTARTED, ErrorCode.INSPECTION):
                 self.causes.pop(cause, None)
 
@@ -426,7 +444,8 @@ class Line:
         if heartbeat != before:
             self._beat = (heartbeat, self._heard_ns)
             self.causes.pop(ErrorCode.PLC_HEARTBEAT, None)
-            if 1 < (before - heartbeat) % 65_536 < 32_768:
+            steps, possible = (heartbeat - before) % 65_536, 50 + 2 * (self._heard_ns - since_ns) // 1_000_000
+            if possible < steps < 65_535:  # faster than any scan, and no toggling bit
                 self._count_anew(f"the PLC was restarted: its heartbeat fell from {before} to {heartbeat}")
         elif self.state in EXECUTING and 0 < self._settings.heartbeat_ns < now_ns - since_ns:
             self._fail(ErrorCode.PLC_HEARTBEAT, f"the PLC's heartbeat stands still at {before}; is its program running?")

@@ -1,7 +1,7 @@
 """A product: how it is lit and taken, which network judges it, from which probability on it is good. A folder with a hash.
 
 recipes/NAME/recipe.yaml     the schema is `RecipeDocument`
-recipes/NAME/*.png           self-test pictures: at least one the recipe must call good and one it must not
+recipes/NAME/*.jpg           self-test pictures: at least one the recipe must call good and one it must not
 """
 
 import hashlib
@@ -73,9 +73,7 @@ class RecipeDocument(Model):
     @field_validator("camera")
     @classmethod
     def _the_site_owns_the_trigger(cls, camera: dict[str, Feature]) -> dict[str, Feature]:
-        owned = sorted(
-            name for name in camera if name.startswith("Trigger") and name in {"TriggerMode", "TriggerSource", "TriggerSelector"}
-        )
+        owned = sorted(name for name in camera if name in {"TriggerMode", "TriggerSource", "TriggerSelector"})
         if owned:
             raise ValueError(f"{', '.join(owned)}: how a part is triggered is the site's, in station.yaml; remove it here")
         return camera

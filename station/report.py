@@ -51,7 +51,8 @@ def summary_lines(summary: Mapping[str, Any]) -> str:
     lines = [f"{summary['parts']} parts: {summary['pass']} PASS, {summary['fail']} FAIL ({reasons})"]
     if latency := summary["latency_ms"]:
         lines.append(f"trigger to verdict: median {latency['p50']:.1f} ms, p99 {latency['p99']:.1f} ms, at most {latency['max']:.1f} ms")
-    lines.append(audit_lines(summary["audit"]))
+    if audit := summary.get("audit"):
+        lines.append(audit_lines(audit))
     if plc := summary.get("plc"):
         lines.append(_plc_lines(plc))
     return "\n".join(lines)

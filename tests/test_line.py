@@ -866,3 +866,100 @@ def test_a_recipe_that_is_never_ready_is_given_up(bench: Bench) -> None:
         bench.turn(1, milliseconds=1000)
     assert bench.plc.last.command_status is CommandStatus.FAILED
     assert bench.part(1).recipe_number == 1
+
+
+@pytest.mark.parametrize("heartbeat", [39_026, 20_000, 65_000])
+def test_a_restarted_plc_is_noticed_from_every_heartbeat(bench: Bench, heartbeat: int) -> None:
+    bench.plc.heartbeat = heartbeat
+    bench.run()
+    for sequence in (1, 2, 3, 4, 5):
+        bench.part(sequence)
+    bench.plc.heartbeat = 0
+    bench.plc.trigger = Trigger(1)
+    (result,) = bench.turn(3)
+    assert (result.reason, bench.plc.last.error_code) == (Reason.NOT_RUNNING, ErrorCode.PLC_RESTARTED)
+
+
+def test_a_pass_that_nobody_acknowledged_does_not_answer_a_part_of_the_next_job(bench: Bench) -> None:
+    bench.run()
+    bench.plc.acknowledges = False
+    assert bench.part(1).verdict is Verdict.PASS
+    bench.say(Command.STOP)
+    bench.plc.trigger = Trigger(0)
+    bench.turn(2)
+    bench.say(Command.START_CONTINUOUS)
+    assert (bench.plc.last.result.sequence, bench.plc.last.result.passed) == (0, False)
+    bench.inspectors[1].sees = "bad"
+    bench.part(1, "ANOTHER")
+    assert not bench.plc.last.result.passed
+    bench.plc.acknowledges = True
+    bench.turn(3)
+    assert bench.audit().ok, "the answer that was given up is explained"
+
+
+def test_a_part_that_has_waited_longer_than_its_window_is_not_looked_at(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.run()
+    bench.part(1)
+    append = bench.ledger.append
+
+    def slow(result: Result, created_ns: int) -> int:
+        bench.clock.now_ns += 40 * MS
+        return append(result, created_ns)
+
+    monkeypatch.setattr(bench.ledger, "append", slow)
+    bench.plc.trigger = Trigger(6)
+    results = bench.turn(2)
+    assert [result.reason for result in results] == [Reason.MISSED_FRAME] * 5
+    assert "the part has gone" in results[-1].detail
+    assert bench.camera.fired == 1
+
+
+def test_a_part_heard_before_its_recipe_was_told_to_be_ready_does_not_pass(bench: Bench) -> None:
+    bench.run(1)
+    bench.hold = True
+    bench.say(Command.PREPARE_RECIPE, 2)
+    assert bench.held
+    bench.held.set_result(cast(Inspector, bench.inspectors[2]))
+    bench.turn(1)
+    bench.plc.trigger = Trigger(1)
+    results: list[Result] = []
+    while not results:
+        told_before = bench.plc.last.command_status
+        results = bench.turn(1)
+    assert results[0].verdict is Verdict.PASS or told_before is CommandStatus.EXECUTING
+    assert results[0].reason in (Reason.GOOD, Reason.WRONG_RECIPE)
+
+
+def test_a_camera_on_its_way_back_from_a_refused_recipe_is_no_error(bench: Bench) -> None:
+    bench.run(1)
+    bench.inspectors[2].recipe = recipe(2, ExposureTime=1e9)
+    bench.camera.refuses = "ExposureTime"
+    bench.say(Command.PREPARE_RECIPE, 2)
+    bench.camera.state = CameraState.ABSENT
+    bench.turn(20)
+    assert bench.plc.last.state == State.CONTINUOUS_EXECUTION
+    bench.camera.state = CameraState.STREAMING
+    assert bench.part(1).verdict is Verdict.PASS
+
+
+def test_a_camera_with_a_64_bit_count_fits_into_the_ledger(bench: Bench) -> None:
+    bench.run()
+    bench.camera.frames.append(Frame(np.zeros((8, 8), np.uint8), "Mono8", 2**64 - 1, 0, bench.clock() + 100 * MS))
+    bench.inspectors[1].takes_ns = 200 * MS
+    assert bench.part(1).verdict is Verdict.PASS
+
+
+def test_reset_gives_up_what_can_never_be_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.run()
+
+    def refuse(*_: object) -> int:
+        raise LedgerError("this row cannot be kept")
+
+    with monkeypatch.context() as full:
+        full.setattr(bench.ledger, "append", refuse)
+        bench.part(1)
+        bench.turn(5)
+        assert bench.plc.last.error_code == ErrorCode.LEDGER
+        bench.say(Command.RESET)
+        bench.turn(3)
+        assert bench.plc.last.state == State.READY

@@ -77,9 +77,7 @@ def import_torchvision() -> Any:
     """
     found = importlib.util.find_spec("torchvision")
     if found is None or found.origin is None:
-        raise WeightsError(
-            "imagenet: needs torchvision, which is not installed: pip install 'station[train]'; or give a file in place of it"
-        )
+        raise WeightsError("imagenet: needs torchvision, which is not installed: run make setup; or give a file in place of it")
     if not hasattr(torch.ops.torchvision, "nms"):
         try:
             torch.ops.load_library(Path(found.origin).with_name("_C.so"))  # type: ignore[no-untyped-call]
