@@ -23,6 +23,7 @@ _EXIT_CODES = {
     "LedgerError": UNREACHABLE,
     "LineError": UNREACHABLE,
     "BuildError": UNREACHABLE,
+    "EngineError": UNREACHABLE,
     "DocumentError": WRONG,
     "RecipeError": WRONG,
     "StationError": WRONG,
@@ -31,7 +32,6 @@ _EXIT_CODES = {
     "WeightsError": WRONG,
     "DatasetError": WRONG,
     "TrainingError": WRONG,
-    "EngineError": UNREACHABLE,
 }
 
 
