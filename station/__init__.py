@@ -17,7 +17,7 @@ Processes and threads, and what each owns:
     daemon, publisher        recordings, behind a bounded queue: full drops the picture, counted, never the part
     daemon, control          the Unix socket; each request waits in a bounded queue for the main thread
     daemon, prepare          for the length of a changeover: loads, verifies and warms the next Inspector
-    simulated line       only where the PLC is simulated: the PLC and its conveyor, at the far end of a pseudo terminal
+    simulated line           only where the PLC is simulated: the PLC and its conveyor, at the far end of a pseudo terminal
 
 State has one owner each: the line's state and sequence in `Line`, recipe and network in one immutable `Inspector`, history in SQLite.
 """
