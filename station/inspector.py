@@ -1,5 +1,6 @@
 """Frame -> Inspection: one prepared recipe with its network, immutable, replaced whole at changeover."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -8,21 +9,28 @@ import numpy.typing as npt
 from drivers.camera import Frame, Pixels
 from station.inspection import Defect, Inspection
 from station.recipe import Recipe, RecipeError
-from station.vision.engine import Engine
+from station.vision.engine import Engine, EngineError, choose_device
 from station.vision.preprocess import rgb_from_file
 from station.vision.segment import Fixed, Otsu, Threshold, segment
 from station.vision.weights import WeightsError, load
 
 
 class Inspector:
-    """What judges parts of one product. Made by `prepare` only, so that an inspector in hand is verified, warm and self-tested."""
+    """What judges parts of one product. Made by `prepare` only, so that an inspector in hand is verified, warm and self-tested.
 
-    def __init__(self, recipe: Recipe, classes: tuple[str, ...], engine: Engine) -> None:
+    Attributes:
+        description: of the network.
+        card: how the network came to be, as its training wrote it.
+        threshold: by which the heat map becomes defects.
+    """
+
+    def __init__(self, recipe: Recipe, engine: Engine, card: Mapping[str, object]) -> None:
         self.recipe = recipe
-        self._classes = classes
+        self.description = engine.description
+        self.card = card
         self._engine = engine
         localization = recipe.document.localization
-        self._threshold: Threshold = Otsu() if localization.sigma is None else Fixed(localization.sigma)
+        self.threshold: Threshold = Otsu() if localization.sigma is None else Fixed(localization.sigma)
 
     def inspect(self, frame: Frame) -> Inspection:
         """What is seen in `frame`: the same for the same pixels, to the bit.
@@ -33,12 +41,13 @@ class Inspector:
         """
         seen = self._engine.see(frame.pixels, frame.pixel_format)
         index = int(seen.probabilities.argmax())
-        class_name = self._classes[index]
+        classes = self.description.classes
+        class_name = classes[index]
         return Inspection(
             frame_id=frame.frame_id,
             captured_ns=frame.captured_ns,
             recipe_hash=self.recipe.hash,
-            scores={name: float(score) for name, score in zip(self._classes, seen.probabilities, strict=True)},
+            scores={name: float(score) for name, score in zip(classes, seen.probabilities, strict=True)},
             class_name=class_name,
             class_index=index,
             probability=float(seen.probabilities[index]),
@@ -48,15 +57,19 @@ class Inspector:
 
     def _defects(self, class_name: str, heat_map: npt.NDArray[np.uint8], pixels: Pixels) -> tuple[Defect, ...]:
         size = (pixels.shape[1], pixels.shape[0])
-        regions = segment(heat_map, size, self._threshold, self.recipe.document.localization.min_area_px)
+        regions = segment(heat_map, size, self.threshold, self.recipe.document.localization.min_area_px)
         return tuple(Defect(class_name, region.box, region.area_px, region.peak) for region in regions)
 
 
 def prepare(recipe: Recipe, weights: Path, device: str) -> Inspector:
-    """An inspector for `recipe`: weights verified by hash, loaded, warmed up, and right about every self-test picture.
+    """An inspector for `recipe`: weights verified by hash and by golden pictures, warm, and right about every self-test picture.
+
+    The golden pictures (at least one) and the self-test's (at least two) are also what warms the network up.
 
     Raises:
-        RecipeError: the weights are missing or others than the recipe names, a class is unknown, or a self-test picture was judged wrongly.
+        RecipeError: the weights are missing, others than the recipe names, without golden pictures or score otherwise than in training; a
+            class is unknown; or a self-test picture was judged wrongly.
+        EngineError: the device is not there.
     """
     document = recipe.document
     file = weights / document.network.weights
@@ -73,9 +86,17 @@ def prepare(recipe: Recipe, weights: Path, device: str) -> Inspector:
     unknown = sorted({*document.good, *(test.class_name for test in document.self_test)} - set(classes))
     if unknown:
         raise RecipeError(f"{recipe.file}: good, self_test: no class {', '.join(unknown)} in {file}; it knows {', '.join(classes)}")
-    engine = Engine(loaded, device)
-    engine.warm_up()
-    inspector = Inspector(recipe, classes, engine)
+    if not loaded.golden:
+        raise RecipeError(
+            f"{recipe.file}: network.weights: {file} holds no golden pictures, so it cannot be verified that it scores as it did in "
+            "training; train it again (`station weights verify` says it of every file)"
+        )
+    choose_device(device)
+    try:
+        engine = Engine(loaded, device)
+    except EngineError as error:
+        raise RecipeError(f"{recipe.file}: network.weights: {file}: {error}") from None
+    inspector = Inspector(recipe, engine, loaded.card)
     _self_test(inspector)
     return inspector
 

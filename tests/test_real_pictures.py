@@ -42,7 +42,8 @@ def untrained_network(home: Path, data: Path, pictures: Path, good: str) -> str:
     from station.training.pretrained import load_trunk
     from station.vision import weights
     from station.vision.dvgg16 import BilinearDVGG16, NetworkDescription
-    from station.vision.preprocess import preprocess, rgb_from_file
+    from station.vision.engine import Engine
+    from station.vision.preprocess import preprocess, resized_rgb, rgb_from_file
 
     classes = (good, *sorted(folder.name for folder in pictures.iterdir() if folder.name != good))
     torch.manual_seed(1)
@@ -55,7 +56,10 @@ def untrained_network(home: Path, data: Path, pictures: Path, good: str) -> str:
         network.classifier.bias -= torch.cat(seen).mean(dim=0)
     (home / "weights").unlink()
     (home / "weights").mkdir()
-    return weights.save(home / "weights/real.safetensors", network, {})
+    rgb = resized_rgb(rgb_from_file(some(pictures)[0]), "RGB8", network.description.input_size)
+    seen_now = Engine(weights.LoadedWeights(network, network.description, {}, ""), "cpu").see(rgb, "RGB8")
+    golden = [weights.Golden(rgb, seen_now.probabilities)]
+    return weights.save(home / "weights/real.safetensors", network, {}, golden)
 
 
 def write_recipe(home: Path, name: str, sha256: str, pictures: Path) -> None:

@@ -98,6 +98,10 @@ class DVGG16(nn.Module):
         trunk, reduced = description.channels(512), description.channels(REDUCED_CHANNELS)
         self.reduce = nn.ModuleList(nn.Conv2d(trunk, reduced, 1) for _ in range(2))
 
+    def convolutions(self) -> tuple[nn.Conv2d, ...]:
+        """The two 1x1 convolutions, in the order of their outputs."""
+        return tuple(module for module in self.reduce if isinstance(module, nn.Conv2d))
+
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """Two trunk outputs (N, 512 width, h, w) -> (N, 512 width, h, w)."""
         return torch.cat([self.reduce[0](first), self.reduce[1](second)], dim=1)
@@ -125,7 +129,10 @@ class BilinearDVGG16(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised pictures (N, 3, S, S) -> logits (N, K) and the heat map (N, S/16, S/16) >= 0 of each one's most probable class."""
-        f_a, f_b = self.features(x)
+        return self.see(*self.features(x))
+
+    def see(self, f_a: Tensor, f_b: Tensor) -> tuple[Tensor, Tensor]:
+        """fA and fB (N, C, h, w) -> logits (N, K) and heat maps (N, h, w), as `forward`."""
         phi = bilinear_pool(f_a, f_b)
         logits = self.classify(phi)
         gradient = self.score_gradient(phi, logits.argmax(dim=1))

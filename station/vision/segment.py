@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 Grey = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +51,29 @@ def segment(heat_map: Grey, size: tuple[int, int], threshold: Threshold, min_are
         heat_map: grey 0-255 (h, w), at any resolution.
         size: (width, height) of the camera picture, to which the heat map is interpolated first.
     """
-    grey = np.asarray(cv2.resize(heat_map, size, interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
-    count, labels, statistics, _ = cv2.connectedComponentsWithStats(_binary(grey, threshold), connectivity=8)
+    grey, labels, statistics = _components(heat_map, size, threshold)
     regions = []
-    for label in range(1, count):
+    for label in range(1, len(statistics)):
         x, y, width, height, area = (int(value) for value in statistics[label])
         if area >= min_area_px:
             window = np.s_[y : y + height, x : x + width]
             regions.append(Region((x, y, width, height), area, int(grey[window][labels[window] == label].max())))
     return tuple(sorted(regions, key=lambda region: (-region.area_px, region.box)))
+
+
+def covered(heat_map: Grey, size: tuple[int, int], threshold: Threshold, min_area_px: int = 1) -> npt.NDArray[np.bool_]:
+    """The pixels of the regions that `segment` gives for the same arguments: bool (height, width)."""
+    _, labels, statistics = _components(heat_map, size, threshold)
+    reported = statistics[:, cv2.CC_STAT_AREA] >= min_area_px
+    reported[0] = False  # what is no defect
+    return np.asarray(reported[labels])
+
+
+def _components(heat_map: Grey, size: tuple[int, int], threshold: Threshold) -> tuple[Grey, Labels, Labels]:
+    """The interpolated heat map, its 8-connected components (0: no defect), and a row x, y, width, height, area for each of them."""
+    grey = np.asarray(cv2.resize(heat_map, size, interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
+    _, labels, statistics, _ = cv2.connectedComponentsWithStats(_binary(grey, threshold), connectivity=8)
+    return grey, np.asarray(labels, dtype=np.int32), np.asarray(statistics, dtype=np.int32)
 
 
 def _binary(grey: Grey, threshold: Threshold) -> Grey:

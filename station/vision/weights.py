@@ -1,26 +1,48 @@
-"""The weights file: a network's tensors, the description they belong to, and a card of how they came to be.
+"""The weights file: a network's tensors, the description they belong to, a card of how they came to be, and golden pictures.
 
-A safetensors file with one metadata entry, `station`: a JSON object with `description` and `card`. One entry only, and sorted keys, so that
-the same network gives the same bytes and the same SHA-256.
+A safetensors file with one metadata entry, `station`: a JSON object with `description`, `card` and `golden`. Golden picture N is the PNG in
+the uint8 tensor `golden.N`, and `golden` holds the probabilities it was given in training, a list a picture. One entry only, and sorted
+keys, so that the same input gives the same bytes and the same SHA-256.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+import numpy.typing as npt
 import safetensors
 import safetensors.torch
 import torch
+from torch import Tensor
 
 from station.vision.dvgg16 import BilinearDVGG16, NetworkDescription
+
+GOLDEN_LIMIT = 4
+"""A weights file holds at most so many golden pictures: each costs a frame's time whenever the network is loaded."""
+_GOLDEN = "golden."
 
 
 class WeightsError(Exception):
     """A weights file is missing, damaged or not one of ours; the message names the file, what is wrong and what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Golden:
+    """A picture and what the network said of it when it was trained.
+
+    Attributes:
+        rgb: uint8 (S, S, 3), R G B, at the network's own size.
+        probabilities: float32 (K,), in the description's class order.
+    """
+
+    rgb: npt.NDArray[np.uint8]
+    probabilities: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,26 +52,46 @@ class LoadedWeights:
     Attributes:
         card: how the network came to be, as the training wrote it.
         sha256: of the very bytes the network was built from, 64 hex digits; empty for a network that is not in a file yet.
+        golden: what `Engine` verifies the network by; empty when the file holds none.
     """
 
     network: BilinearDVGG16
     description: NetworkDescription
     card: Mapping[str, object]
     sha256: str
+    golden: tuple[Golden, ...] = ()
 
 
-def save(path: Path, network: BilinearDVGG16, card: Mapping[str, object]) -> str:
+def save(path: Path, network: BilinearDVGG16, card: Mapping[str, object], golden: Sequence[Golden]) -> str:
     """Writes the weights file and returns its SHA-256: afterwards the whole file is on the disk, or the old one still is.
 
     Args:
         card: what JSON can hold.
+        golden: at most `GOLDEN_LIMIT` pictures; without any no recipe can run with the file.
+
+    Raises:
+        ValueError: there are too many golden pictures, or one does not fit the network.
+        OSError: the folder is not there or cannot be written to.
+    """
+    if len(golden) > GOLDEN_LIMIT:
+        raise ValueError(f"golden: {len(golden)} pictures are more than {GOLDEN_LIMIT}")
+    for one in golden:
+        _check_golden(one, network.description)
+    scores = [[float(probability) for probability in one.probabilities] for one in golden]
+    metadata = json.dumps({"description": asdict(network.description), "card": card, "golden": scores}, sort_keys=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    tensors |= {f"{_GOLDEN}{number}": _png(one.rgb) for number, one in enumerate(golden)}
+    data = safetensors.torch.save(tensors, {"station": metadata})
+    write_whole(path, data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Writes a file: afterwards the whole of it is on the disk, or the old one still is.
 
     Raises:
         OSError: the folder is not there or cannot be written to.
     """
-    metadata = json.dumps({"description": asdict(network.description), "card": card}, sort_keys=True)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    data = safetensors.torch.save(tensors, {"station": metadata})
     unfinished = path.with_name(f".{path.name}.unfinished")
     with unfinished.open("wb") as file:
         file.write(data)
@@ -61,7 +103,6 @@ def save(path: Path, network: BilinearDVGG16, card: Mapping[str, object]) -> str
         os.fsync(folder)
     finally:
         os.close(folder)
-    return hashlib.sha256(data).hexdigest()
 
 
 def load(path: Path) -> LoadedWeights:
@@ -78,18 +119,23 @@ def load(path: Path) -> LoadedWeights:
         tensors = safetensors.torch.load(data)
     except safetensors.SafetensorError as error:
         raise WeightsError(f"{path}: is cut short or no safetensors file ({error}); copy it again") from error
-    description, card = _read_metadata(path, data)
+    description, card, scores = _read_metadata(path, data)
+    pictures = {name: tensors.pop(name) for name in sorted(tensors) if name.startswith(_GOLDEN)}
     with torch.device("meta"):
         network = BilinearDVGG16(description)
     try:
         network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
     except RuntimeError as error:
         raise WeightsError(f"{path}: its tensors do not fit its description: {error}") from error
-    return LoadedWeights(network.requires_grad_(False).eval(), description, card, hashlib.sha256(data).hexdigest())
+    try:
+        golden = _golden(pictures, scores, description)
+    except ValueError as error:
+        raise WeightsError(f"{path}: its golden pictures are damaged: {error}; copy the file again") from error
+    return LoadedWeights(network.requires_grad_(False).eval(), description, card, hashlib.sha256(data).hexdigest(), golden)
 
 
-def _read_metadata(path: Path, data: bytes) -> tuple[NetworkDescription, Mapping[str, object]]:
-    """The description and the card from a safetensors file's header: 8 bytes of its length, little-endian, then JSON."""
+def _read_metadata(path: Path, data: bytes) -> tuple[NetworkDescription, Mapping[str, object], Any]:
+    """Description, card and golden scores from a safetensors file's header: 8 bytes of its length, little-endian, then JSON."""
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     try:
         station = json.loads(header["__metadata__"]["station"])
@@ -97,10 +143,55 @@ def _read_metadata(path: Path, data: bytes) -> tuple[NetworkDescription, Mapping
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise WeightsError(f"{path}: holds no description of a network; it was not written by `station train`") from error
     try:
-        return NetworkDescription(**_tuples(described)), card
+        return NetworkDescription(**_tuples(described)), card, station.get("golden", [])
     except (TypeError, ValueError) as error:
         known = ", ".join(field.name for field in fields(NetworkDescription))
         raise WeightsError(f"{path}: description: {error}; it must hold {known}") from error
+
+
+def _golden(pictures: Mapping[str, Tensor], scores: Any, description: NetworkDescription) -> tuple[Golden, ...]:
+    """The golden pictures with their scores.
+
+    Raises:
+        ValueError: pictures and scores do not belong together, or do not fit the description.
+    """
+    if not isinstance(scores, list) or len(scores) > GOLDEN_LIMIT:
+        raise ValueError(f"golden must be a list of at most {GOLDEN_LIMIT}")
+    if list(pictures) != [f"{_GOLDEN}{number}" for number in range(len(scores))]:
+        raise ValueError(f"scores of {len(scores)} pictures, but the pictures {', '.join(pictures) or '(none)'}")
+    found = []
+    for (name, png), probabilities in zip(pictures.items(), scores, strict=True):
+        try:
+            one = Golden(_rgb(png), np.array(probabilities, dtype=np.float32))
+            _check_golden(one, description)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name}: {error}") from error
+        found.append(one)
+    return tuple(found)
+
+
+def _check_golden(one: Golden, description: NetworkDescription) -> None:
+    size = description.input_size
+    if one.rgb.dtype != np.uint8 or one.rgb.shape != (size, size, 3):
+        raise ValueError(f"the picture is {one.rgb.dtype} {one.rgb.shape}, it must be uint8 {(size, size, 3)}")
+    p = one.probabilities
+    if p.dtype != np.float32 or p.shape != (len(description.classes),) or not (p.min() >= 0 and abs(p.sum() - 1) < 1e-3):
+        raise ValueError(f"the scores {p.tolist()} are no {len(description.classes)} float32 probabilities")
+
+
+def _png(rgb: npt.NDArray[np.uint8]) -> Tensor:
+    """RGB (S, S, 3) -> the bytes of its PNG, uint8 (n,)."""
+    _, encoded = cv2.imencode(".png", np.ascontiguousarray(rgb[..., ::-1]), [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    return torch.from_numpy(encoded.ravel())
+
+
+def _rgb(png: Tensor) -> npt.NDArray[np.uint8]:
+    """What `_png` was given."""
+    readable = png.dtype == torch.uint8 and png.ndim == 1 and len(png)  # OpenCV has no words for anything else
+    bgr = cv2.imdecode(png.numpy(), cv2.IMREAD_UNCHANGED) if readable else None
+    if bgr is None:
+        raise ValueError("is no whole PNG picture")
+    return np.ascontiguousarray(bgr[..., ::-1])
 
 
 def _tuples(described: Mapping[str, Any]) -> dict[str, Any]:
