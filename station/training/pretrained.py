@@ -1,7 +1,10 @@
 """VGG16's trunk to start from: torchvision's ImageNet weights, or a file with the same keys."""
 
+import hashlib
 import importlib.util
 import re
+import sys
+from contextlib import redirect_stdout
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,7 +28,7 @@ def load_trunk(source: str) -> dict[str, Tensor]:
             torchvision's keys, `features.N.weight` or `N.weight`, whatever else it holds.
 
     Raises:
-        WeightsError: the file is missing, unreadable or no VGG16; or ImageNet's is not on this machine and cannot be downloaded.
+        WeightsError: the file is missing, unreadable or no VGG16; or ImageNet's is damaged, or not here and cannot be downloaded.
     """
     tensors = _imagenet() if source == "imagenet" else _read(Path(source))
     named = ((_KEY.fullmatch(key), tensor) for key, tensor in tensors.items())
@@ -37,6 +40,39 @@ def load_trunk(source: str) -> dict[str, Tensor]:
             got = tuple(trunk[key].shape) if key in trunk else "nothing"
             raise WeightsError(f"{source}: no VGG16 trunk: features.{key} should be {tuple(tensor.shape)}, it holds {got}")
     return {key: trunk[key] for key in expected}
+
+
+def trunk_sha256(trunk: dict[str, Tensor]) -> str:
+    """Which trunk this is, whatever file it came from: SHA-256 over its keys in order, each with its values as float32."""
+    digest = hashlib.sha256()
+    for key in sorted(trunk):
+        digest.update(key.encode())
+        digest.update(trunk[key].detach().cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def imagenet_file() -> Path:
+    """Where torchvision keeps ImageNet's weights on this machine, and looks for them before it downloads them.
+
+    Raises:
+        WeightsError: torchvision is not installed.
+    """
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(_published().url).name
+
+
+def is_imagenet(path: Path) -> bool:
+    """Whether this is the file that torchvision publishes, whose name ends with the first digits of its SHA-256.
+
+    Raises:
+        WeightsError: torchvision is not installed.
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest().startswith(imagenet_file().stem.rpartition("-")[2])
+
+
+def _published() -> Any:
+    return import_torchvision().models.VGG16_Weights.IMAGENET1K_V1
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -54,11 +90,13 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _imagenet() -> dict[str, Tensor]:
-    published = import_torchvision().models.VGG16_Weights.IMAGENET1K_V1
+    published, place = _published(), imagenet_file()
+    if place.is_file() and not is_imagenet(place):
+        raise WeightsError(f"{place}: is damaged or another file than {published.url}; delete it, then fetch it again or bring it there")
     try:
-        tensors: dict[str, Tensor] = published.get_state_dict(progress=False, check_hash=True)
+        with redirect_stdout(sys.stderr):  # torch.hub announces a download where a report may be read
+            tensors: dict[str, Tensor] = published.get_state_dict(progress=sys.stderr.isatty(), check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:
-        place = Path(torch.hub.get_dir()) / "checkpoints" / Path(published.url).name
         raise WeightsError(
             f"imagenet: cannot be downloaded here ({error}); on a machine with internet fetch {published.url} and bring it to {place}, "
             "or give the file itself in place of `imagenet`"
