@@ -94,6 +94,23 @@ class GenicamCamera:
         self._asked = dict(features)
         self._state, self._detail = CameraState.STREAMING, ""
 
+    def suggest(self, width: int, height: int, colour: bool) -> dict[str, Feature]:
+        """Features for pictures of (width, height) px in the middle of the sensor; opens the device for the question.
+
+        The size is rounded up to the device's increments and cut to its sensor, the offsets are rounded down. The 8-bit PixelFormat is the
+        first the device has: a Bayer pattern, RGB or BGR for colour, Mono8 for grey. What the device has no feature for is left out.
+
+        Raises:
+            CameraError: no device answers.
+        """
+        try:
+            self._device = GenicamDevice(self._producers, self._serial_number, self._count_incomplete)
+            return self._device.suggest(width, height, colour)
+        except DEVICE_ERRORS as error:
+            raise CameraError(f"{self._name}: {words(error)}") from error
+        finally:
+            self._give_back()
+
     def status(self) -> CameraStatus:
         """See `Camera.status`."""
         return CameraStatus(

@@ -6,6 +6,7 @@ With `genicam` the only module that knows Harvesters.
 import ctypes
 import logging
 import math
+import re
 import signal
 import threading
 import warnings
@@ -117,6 +118,21 @@ class GenicamDevice:
                     self._write(name, 0)
         for name in sorted(features, key=OFFSETS.__contains__):
             self._write(name, features[name])
+
+    def suggest(self, width: int, height: int, colour: bool) -> dict[str, Feature]:
+        """See `GenicamCamera.suggest`. Raises CameraError or one of DEVICE_ERRORS."""
+        formats = [entry.symbolic for entry in self._node("PixelFormat").entries if genapi.is_available(entry.node)]
+        fitting = [name for name in formats if re.fullmatch(r"Bayer..8|RGB8|BGR8" if colour else "Mono8", name)]
+        features: dict[str, Feature] = {"PixelFormat": fitting[0]} if fitting else {}
+        offsets: dict[str, Feature] = {}
+        for axis, (name, wanted) in zip("XY", {"Width": width, "Height": height}.items(), strict=True):
+            sensor, increment = self.read(f"{name}Max"), self._node(name).inc
+            size = min(-(-wanted // increment) * increment, sensor or wanted)
+            features[name] = size
+            if sensor and self._nodes.has_node(f"Offset{axis}"):
+                step = self._node(f"Offset{axis}").inc
+                offsets[f"Offset{axis}"] = (sensor - size) // 2 // step * step
+        return features | offsets
 
     def read_back(self, features: Mapping[str, Feature]) -> dict[str, Feature]:
         """The values the device has for these features now that all are written, for one can change another.

@@ -9,14 +9,14 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
 from itertools import cycle, islice
 from typing import Any
 
-from drivers.camera import Camera
+from drivers.camera import Camera, CameraError, Feature
 from drivers.genicam import GenicamCamera
 from drivers.isolated import IsolatedCamera
 from drivers.modbus_rtu import ModbusRtuPlc
@@ -24,7 +24,7 @@ from drivers.plc import Command, ErrorCode, Plc
 from drivers.simulated.build import PRODUCER
 from drivers.simulated.line import BatchSpec, LineError, LineSpec, SimulatedLine
 from station import inspector, ledger, recipe
-from station.config import SIMULATED, Home, StationConfig
+from station.config import SIMULATED, BatchConfig, Home, StationConfig
 from station.control import Control, Request
 from station.inspection import Result, Verdict
 from station.line import Line, LineSettings
@@ -273,12 +273,51 @@ def _only_one(home: Home) -> Iterator[None]:
 
 
 def _camera(home: Home, config: StationConfig) -> Camera:
+    make = partial(_genicam, home, config)
+    return IsolatedCamera(make, simulated=SIMULATED in config.camera.producers)
+
+
+def _genicam(home: Home, config: StationConfig) -> GenicamCamera:
     simulated = SIMULATED in config.camera.producers
     if simulated:
         os.environ["STATION_SIMULATED_DIR"] = str(home.simulated)
     producers = tuple(PRODUCER if path == SIMULATED else home.folder / path for path in config.camera.producers)
-    make = partial(GenicamCamera, producers, config.camera.serial_number, simulated=simulated)
-    return IsolatedCamera(make, simulated=simulated)
+    return GenicamCamera(producers, config.camera.serial_number, simulated=simulated)
+
+
+def with_recipe(home: Home, config: StationConfig, name: str, pictures: str | None) -> StationConfig:
+    """The configuration that prepares this recipe at the start; a simulated line makes nothing but parts for it.
+
+    Args:
+        pictures: what the simulated line shows, see `BatchConfig`; by default what it shows for this recipe's number.
+
+    Raises:
+        RecipeError: there is no such recipe.
+        StationError: the simulated line has no pictures for it.
+    """
+    found = recipe.find(home.recipes, name)
+    if config.simulation is None:
+        return config.model_copy(update={"prepare": found.name})
+    known = [batch.pictures for batch in config.simulation.batches if batch.recipe == found.number]
+    if not (pictures or known):
+        raise StationError(
+            f"recipe {name}: the simulated line makes no parts for it; add --pictures: bulb, iron, or a folder of pictures a class"
+        )
+    batch = BatchConfig(recipe=found.number, pictures=pictures or known[0], good=found.document.good, parts=_ENDLESS)
+    simulation = config.simulation.model_copy(update={"batches": (batch,)})
+    return config.model_copy(update={"prepare": found.name, "simulation": simulation})
+
+
+def suggest_features(home: Home, config: StationConfig, width: int, height: int, colour: bool) -> dict[str, Feature]:
+    """The camera features of a new recipe for parts that fill (width, height) px in the middle of the sensor.
+
+    Where no camera answers (one that inspects is not disturbed) they are only Width and Height, as they are.
+    """
+    try:
+        with closing(_genicam(home, config)) as camera:
+            return camera.suggest(width, height, colour)
+    except CameraError:
+        return {"Width": width, "Height": height}
 
 
 def _plc(config: StationConfig, simulated: SimulatedLine | None) -> Plc:

@@ -61,8 +61,8 @@ class RecipeDocument(Model):
     camera: dict[str, Feature]
     """GenICam features by their SFNC names, written in this order and read back."""
     network: NetworkDocument
-    good: tuple[str, ...] = Field(min_length=1)
-    """The classes that may pass; every other class of the network is a defect."""
+    good: tuple[str, ...]
+    """The classes that may pass; every other class of the network is a defect. With none of them nothing ever passes."""
     minimum_probability: float = Field(gt=0, le=1)
     """Below it a part that looks good is answered FAIL / uncertain."""
     deadline_ms: int = Field(ge=1, le=60_000)
@@ -81,7 +81,7 @@ class RecipeDocument(Model):
     @model_validator(mode="after")
     def _both_kinds_are_tested(self) -> "RecipeDocument":
         tested_good = {test.class_name in self.good for test in self.self_test}
-        if tested_good != {True, False}:
+        if tested_good != ({True, False} if self.good else {False}):
             raise ValueError(f"self_test needs a picture of a good class ({', '.join(self.good)}) and one of a defect")
         return self
 
