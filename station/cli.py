@@ -32,6 +32,7 @@ _EXIT_CODES = {
     "WeightsError": WRONG,
     "DatasetError": WRONG,
     "TrainingError": WRONG,
+    "OSError": UNREACHABLE,
 }
 
 
@@ -85,7 +86,10 @@ def _run(arguments: argparse.Namespace) -> int:
     logs.configure()
     home = _home(arguments)
     live = (lambda _result: None) if arguments.json else (lambda result: print(report.result_line(result, result.elapsed_ms), flush=True))
-    summary = daemon.run(home, config.load(home), arguments.parts, live)
+    settings = config.load(home)
+    if arguments.recipe:
+        settings = daemon.with_recipe(home, settings, arguments.recipe, arguments.pictures)
+    summary = daemon.run(home, settings, arguments.parts, live)
     _print(arguments, summary, "\n" + report.summary_lines(summary))
     violated = bool(summary.get("plc", {}).get("violations"))
     return FOUND if arguments.parts and (violated or not summary["audit"]["ok"]) else 0
@@ -210,18 +214,90 @@ def _recording(arguments: argparse.Namespace) -> int:
     return 0
 
 
+# ---- training and its numbers
+
+
+def _progress(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 def _train(arguments: argparse.Namespace) -> int:
+    from functools import partial
+
+    from station import config, daemon, report
     from station.training import product
     from station.training.train import Settings
 
+    home = _home(arguments)
     settings = Settings(
-        pretrained=arguments.pretrained, width=arguments.width, input_size=arguments.size, trunks=arguments.trunks, seed=arguments.seed
+        pretrained=arguments.pretrained,
+        width=arguments.width,
+        input_size=arguments.size,
+        trunks=arguments.trunks,
+        folds=arguments.folds,
+        seed=arguments.seed,
     )
     settings = settings.with_epochs(arguments.epochs) if arguments.epochs else settings
-    home, good = _home(arguments), tuple(arguments.good.split(","))
-    progress = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
-    document = product.train_recipe(home, arguments.recipe, arguments.data, settings, good, progress)
-    _print(arguments, document, "\n".join(f"{key:<14} {value}" for key, value in document.items()))
+    good = None if arguments.good is None else tuple(name for name in arguments.good.split(",") if name)
+    camera = partial(daemon.suggest_features, home, config.load(home))
+    document = product.train_recipe(home, arguments.recipe, arguments.data, settings, good, camera, _progress)
+    if document is not None:  # of the processes of torchrun one has it
+        _print(arguments, document, report.train_lines(document))
+    return 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from datetime import datetime
+
+    from station import config, report
+    from station.training import contenders, evaluate, page
+
+    home = _home(arguments)
+    device = config.load(home).device
+    evaluated = evaluate.evaluate_recipe(home, device, arguments.recipe, arguments.data, arguments.masks, arguments.boxes, _progress)
+    comparison = contenders.compare_recipe(home, device, evaluated.recipe, arguments.data, _progress) if arguments.baselines else None
+    document = {**evaluated.evaluation, **({"baselines": comparison} if comparison else {})}
+    if arguments.html:
+        page.write(arguments.html, evaluated, arguments.data, comparison, datetime.now().astimezone())
+    _print(arguments, document, report.evaluation_lines(document))
+    return 0
+
+
+def _tune(arguments: argparse.Namespace) -> int:
+    from station import config, report
+    from station.training.tune import tune_recipe
+
+    home = _home(arguments)
+    document = tune_recipe(
+        home,
+        config.load(home).device,
+        arguments.recipe,
+        arguments.data,
+        arguments.masks,
+        arguments.boxes,
+        arguments.escape,
+        arguments.write,
+        _progress,
+    )
+    _print(arguments, document, report.tune_lines(document))
+    return FOUND if document["refused"] else 0
+
+
+def _weights(arguments: argparse.Namespace) -> int:
+    from station import config, report
+    from station.training import weights_folder
+
+    home = _home(arguments)
+    if arguments.action == "list":
+        rows = weights_folder.contents(home)
+        _print(arguments, rows, report.weights_lines(rows) or f"no weights in {home.weights}")
+        return WRONG if any("error" in row for row in rows) else 0
+    if arguments.action == "verify":
+        verified = weights_folder.verify(home, arguments.file, config.load(home).device)
+        _print(arguments, verified, report.verified_lines(verified) or f"no weights in {home.weights}")
+        return 0 if all(row["ok"] for row in verified) else FOUND
+    placed = weights_folder.fetch() if arguments.action == "fetch" else weights_folder.import_file(home, arguments.file)
+    _print(arguments, placed, "\n".join(f"{key:<14} {value}" for key, value in placed.items() if value))
     return 0
 
 
@@ -274,6 +350,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--parts", type=_count, metavar="N", help="stop after N parts and print the summary; exit 1 if the audit finds anything"
     )
+    run.add_argument("--recipe", metavar="NAME", help="prepare this recipe; a simulated line makes parts for it only")
+    run.add_argument(
+        "--pictures", type=_pictures, metavar="WHAT", help="what a simulated line shows with --recipe: bulb, iron, or a folder"
+    )
     command("status", _status, "state, recipe, counters, latency and alarms of the running station")
 
     recipes = group("recipe", "the products: what is there, is it fit to run, and the changeover")
@@ -289,7 +369,7 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("recipe", metavar="RECIPE")
     inspect.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
 
-    _add_train(command("train", _train, "from a folder of labelled pictures, a folder a class, to weights and a recipe that runs"))
+    _add_training(command, group)
 
     replay = command("replay", _replay, "the same frames through the same line; exit 1 when something is decided differently")
     replay.add_argument("recording", metavar="RECORDING", help="a file, or the name of one in data/recordings")
@@ -314,18 +394,60 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_train(train: argparse.ArgumentParser) -> None:
+def _add_training(command: Callable[..., argparse.ArgumentParser], group: Callable[[str, str], Any]) -> None:
+    train = command("train", _train, "from a folder of labelled pictures, a folder a class, to weights and a recipe that runs")
     train.add_argument("recipe", metavar="RECIPE", help="the recipe to update, or the name of one to create")
     train.add_argument("data", type=Path, metavar="DATA")
     train.add_argument("--pretrained", default="imagenet", help="imagenet, none, or a file with a VGG16 trunk (default: %(default)s)")
-    train.add_argument("--good", default="good", help="the classes that may pass, with commas (default: %(default)s)")
-    train.add_argument("--width", type=float, default=1.0, help="share of VGG16's channels (default: %(default)s)")
-    train.add_argument("--size", type=int, default=448, help="input pixels a side (default: %(default)s)")
+    train.add_argument("--good", metavar="CLASSES", help="the classes that may pass, with commas (default: those called good or ok)")
     train.add_argument(
-        "--trunks", type=int, choices=(1, 4), default=4, help="1: phase 1 only, a quarter of the time (default: %(default)s)"
+        "--trunks", type=int, choices=(1, 4), default=1, help="1: phase 1 only; 4: phase 2 as well, for a GPU (default: %(default)s)"
     )
-    train.add_argument("--epochs", type=_count, help="of the last phase that runs (default: the settings')")
+    train.add_argument(
+        "--folds", type=int, default=0, metavar="K", help="let a K-fold cross-validation choose head and epochs, then train on all pictures"
+    )
+    train.add_argument("--epochs", type=_count, help="at most so many in the last phase that runs (default: the settings')")
+    train.add_argument("--size", type=int, default=448, help="input pixels a side (default: %(default)s)")
+    train.add_argument("--width", type=float, default=1.0, help="share of VGG16's channels, 1 if pretrained (default: %(default)s)")
     train.add_argument("--seed", type=int, default=0)
+
+    evaluate = command("evaluate", _evaluate, "what a recipe is worth on labelled pictures: confusion, Eq. 7-11, bounds, localization")
+    _add_judged(evaluate)
+    evaluate.add_argument("--html", type=Path, metavar="FILE", help="also write a page that stands alone")
+    evaluate.add_argument("--baselines", action="store_true", help="cross-validate the paper's baselines beside ours on these pictures")
+
+    tune = command("tune", _tune, "probability limit and heat-map threshold from data, with the evidence; exit 1 when it refuses")
+    _add_judged(tune)
+    tune.add_argument("--escape", type=_share, default=0.01, metavar="SHARE", help="wanted bound of the escape rate (default: %(default)s)")
+    tune.add_argument("--write", action="store_true", help="write what was found into the recipe")
+
+    weights = group("weights", "pretrained and trained weights")
+    command("list", _weights, "the weights of this home, and which recipes name them", weights)
+    command("fetch", _weights, "download VGG16's ImageNet weights, or say how to bring them to a machine without internet", weights)
+    command("import", _weights, "take over a file from another machine", weights).add_argument("file", type=Path, metavar="FILE")
+    command("verify", _weights, "hashes and golden scores, on this machine", weights).add_argument("file", nargs="?", metavar="NAME")
+
+
+def _add_judged(command: argparse.ArgumentParser) -> None:
+    command.add_argument("recipe", metavar="RECIPE")
+    command.add_argument("data", type=Path, metavar="DATA", help="a folder of pictures a class")
+    truth = command.add_mutually_exclusive_group()
+    truth.add_argument("--masks", type=Path, metavar="DIR", help="where the defects are: a PNG a picture, above 0 is defect")
+    truth.add_argument("--boxes", type=Path, metavar="DIR", help="where the defects are: a Pascal VOC file a picture")
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no share; write a number above 0 and below 1, such as 0.01")
+    return share
+
+
+def _pictures(text: str) -> str:
+    return text if text in {"bulb", "iron"} else str(Path(text).resolve())
 
 
 def _count(text: str) -> int:

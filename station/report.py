@@ -109,3 +109,106 @@ def replay_lines(replay: Mapping[str, Any]) -> str:
     if latency := replay["latency_ms"]:
         lines.append(f"inspection: median {latency['p50']:.1f} ms, p99 {latency['p99']:.1f} ms, at most {latency['max']:.1f} ms")
     return "\n".join(lines)
+
+
+def train_lines(document: Mapping[str, Any]) -> str:
+    """The end of `station train`."""
+    lines = [
+        f"{document['recipe']}: {document['images']} pictures, {document['epochs']} epochs, {document['seconds']:.0f} s, of which "
+        f"{document['trunk_seconds']:.0f} s for {document['trunk_passes']} passes of the held trunk",
+        f"weights {document['weights']}, sha256 {document['sha256'][:12]}",
+    ]
+    if chosen := document.get("cross_validation"):
+        worst, best = chosen["accuracy_range"]
+        lines.append(
+            f"cross-validation, {chosen['folds']} folds: head {chosen['head']} for {chosen['epochs']} epochs, accuracy "
+            f"{chosen['accuracy']:.4f} ({worst:.4f} to {best:.4f}); the best of all that was tried"
+        )
+    return "\n".join([*lines, "on pictures that the judging network never saw:", evaluation_lines(document["validation"])])
+
+
+def evaluation_lines(document: Mapping[str, Any]) -> str:
+    """`station evaluate` for people: confusion, rates with what they prove, localization, baselines."""
+    width = max(6, *map(len, document["classes"]))
+    said = "  ".join(f"{name:>{width}}" for name in document["classes"])
+    lines = [f"{'true, said':<{width}}  {said}"]
+    for name, row in zip(document["classes"], document["confusion"], strict=True):
+        lines.append(f"{name:<{width}}  " + "  ".join(f"{count:>{width}}" for count in row))
+    good = document["images"] - document["defective"]
+    lines.append(f"accuracy {_percent(document['accuracy'])} of {document['images']}, at least {_percent(document['accuracy_low'])}")
+    lines.append(f"escapes  {document['escapes']} of {document['defective']} defective, below {_percent(document['escape_upper'])}")
+    lines.append(f"overkill {document['overkill']} of {good} good, below {_percent(document['overkill_upper'])} (bounds: one-sided, 95 %)")
+    lines.append("  ".join(f"{name.upper()} {_percent(document[name])}" for name in ("precision", "tpr", "fpr", "fnr", "fdr", "f1")))
+    if localization := document.get("localization"):
+        lines.append(f"pointing game {_percent(localization['pointing_game'])} of {localization['images']} pictures with known defects")
+        for method, iou in localization["methods"].items():
+            sigma = f" sigma {iou['sigma']}" if "sigma" in iou else ""
+            lines.append(f"  {method}{sigma}: IoU mean {_number(iou['mean_iou'])}, median {_number(iou['median_iou'])}")
+    if unseen := document.get("unseen"):
+        lines.append(
+            f"of these the network was not trained on {unseen['images']}: accuracy {_percent(unseen['accuracy'])}, "
+            f"escapes {unseen['escapes']} of {unseen['defective']}, below {_percent(unseen['escape_upper'])}"
+        )
+    for method in document.get("baselines", {}).get("methods", ()):
+        spread = f"{_percent(method['accuracy_min'])} to {_percent(method['accuracy_max'])}"
+        lines.append(f"{method['method']:<12} accuracy {_percent(method['accuracy'])} ({spread} over the folds), {method['seconds']:.0f} s")
+    return "\n".join([*lines, *(f"warning: {warning}" for warning in document["warnings"])])
+
+
+def tune_lines(document: Mapping[str, Any]) -> str:
+    """`station tune` for people."""
+    lines = [f"{document['recipe']}: {document['images']} pictures, {document['trained_on']} of them trained on and left out"]
+    limit = document["minimum_probability"]
+    for name, choice in (("now", limit["now"]), ("chosen", limit["chosen"])):
+        if choice:
+            lines.append(
+                f"minimum_probability {name:<7} {choice['minimum_probability']:<7} escapes {choice['escapes']} of {choice['defective']}, "
+                f"below {_percent(choice['escape_upper'])}; overkill {choice['overkill']} of {choice['good']}"
+            )
+    if threshold := document["localization"]:
+        for name, choice in (("now", threshold["now"]), ("chosen", threshold["chosen"])):
+            if choice:
+                sigma = "" if choice["sigma"] is None else f" sigma {choice['sigma']}"
+                lines.append(
+                    f"localization {name:<7} {choice['method']}{sigma}: mean IoU {_number(choice['mean_iou'])} of {threshold['images']}"
+                )
+    lines += [f"refused: {reason}" for reason in document["refused"]]
+    lines += [f"warning: {warning}" for warning in document["warnings"]]
+    return "\n".join([*lines, f"written: {', '.join(document['written'])}" if document["written"] else "nothing written (--write does)"])
+
+
+def weights_lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    """`station weights list` for people."""
+    lines = []
+    for row in rows:
+        used = ", ".join(row["recipes"]) or "no recipe"
+        if "error" in row:
+            lines.append(f"{row['name']:<28} {used}: {row['error']}")
+            continue
+        accuracy = "unknown" if row["accuracy"] is None else _percent(row["accuracy"])
+        lines.append(
+            f"{row['name']:<28} {row['sha256'][:12]}  {row['size'] / 1e6:6.1f} MB  {row['input_size']} px, width {row['width']}, "
+            f"{row['trunks']} trunk(s), {row['head']}, from {row['pretrained']}; {', '.join(row['classes'])}; accuracy {accuracy}; {used}"
+        )
+    return "\n".join(lines)
+
+
+def verified_lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    """`station weights verify` for people."""
+    return "\n".join(
+        f"{row['name']:<28} "
+        + (
+            f"ok, {row['golden']} golden pictures differ by at most {row['max_difference']:.5f} on {row['device']}"
+            if row["ok"]
+            else row["error"]
+        )
+        for row in rows
+    )
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f} %"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
