@@ -229,6 +229,7 @@ def _train(arguments: argparse.Namespace) -> int:
     from station.training.train import Settings
 
     home = _home(arguments)
+    machine = config.load(home)
     settings = Settings(
         pretrained=arguments.pretrained,
         width=arguments.width,
@@ -236,10 +237,11 @@ def _train(arguments: argparse.Namespace) -> int:
         trunks=arguments.trunks,
         folds=arguments.folds,
         seed=arguments.seed,
+        device=machine.device,
     )
     settings = settings.with_epochs(arguments.epochs) if arguments.epochs else settings
     good = None if arguments.good is None else tuple(name for name in arguments.good.split(",") if name)
-    camera = partial(daemon.suggest_features, home, config.load(home))
+    camera = partial(daemon.suggest_features, home, machine)
     document = product.train_recipe(home, arguments.recipe, arguments.data, settings, good, camera, _progress)
     if document is not None:  # of the processes of torchrun one has it
         _print(arguments, document, report.train_lines(document))
