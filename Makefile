@@ -37,8 +37,8 @@ measure-training: $(READY)
 
 # The demo's networks from nothing: draws their training parts, trains, and writes weights and recipes.
 demo-weights: $(READY)
-	rm -rf data/training
-	$(BIN)/python -m drivers.simulated parts data/training/bulb --product bulb --count 800 --seed 1
-	$(BIN)/python -m drivers.simulated parts data/training/iron --product iron --count 600 --seed 1
-	$(BIN)/station train bulb data/training/bulb --pretrained none --width 0.125 --size 224 --epochs 10
-	$(BIN)/station train iron data/training/iron --pretrained none --width 0.125 --size 224 --epochs 8
+	rm -rf data/demo
+	$(BIN)/python -m drivers.simulated parts data/demo/bulb --product bulb --count 800 --seed 1
+	$(BIN)/python -m drivers.simulated parts data/demo/iron --product iron --count 600 --seed 1
+	$(BIN)/station train bulb data/demo/bulb --pretrained none --width 0.125 --size 224 --epochs 10
+	$(BIN)/station train iron data/demo/iron --pretrained none --width 0.125 --size 224 --epochs 8

@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from drivers.camera import Feature
     from station.config import Home
 
 FOUND, WRONG, UNREACHABLE = 1, 2, 3
@@ -222,8 +225,7 @@ def _progress(line: str) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from functools import partial
-
+    from drivers.camera import CameraError
     from station import config, daemon, report
     from station.training import product
     from station.training.train import Settings
@@ -241,7 +243,14 @@ def _train(arguments: argparse.Namespace) -> int:
     )
     settings = settings.with_epochs(arguments.epochs) if arguments.epochs else settings
     good = None if arguments.good is None else tuple(name for name in arguments.good.split(",") if name)
-    camera = partial(daemon.suggest_features, home, machine)
+
+    def camera(width: int, height: int, colour: bool) -> "Mapping[str, Feature]":
+        try:
+            return daemon.suggest_features(home, machine, width, height, colour)
+        except CameraError as error:
+            _progress(f"warning: the camera was not asked ({error}): add PixelFormat, OffsetX and OffsetY to the recipe by hand")
+            return {"Width": width, "Height": height}
+
     document = product.train_recipe(home, arguments.recipe, arguments.data, settings, good, camera, _progress)
     if document is not None:  # of the processes of torchrun one has it
         _print(arguments, document, report.train_lines(document))
@@ -259,9 +268,9 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     evaluated = evaluate.evaluate_recipe(home, device, arguments.recipe, arguments.data, arguments.masks, arguments.boxes, _progress)
     comparison = contenders.compare_recipe(home, device, evaluated.recipe, arguments.data, _progress) if arguments.baselines else None
     document = {**evaluated.evaluation, **({"baselines": comparison} if comparison else {})}
+    _print(arguments, document, report.evaluation_lines(document))
     if arguments.html:
         page.write(arguments.html, evaluated, arguments.data, comparison, datetime.now().astimezone())
-    _print(arguments, document, report.evaluation_lines(document))
     return 0
 
 
@@ -415,7 +424,7 @@ def _add_training(command: Callable[..., argparse.ArgumentParser], group: Callab
 
     evaluate = command("evaluate", _evaluate, "what a recipe is worth on labelled pictures: confusion, Eq. 7-11, bounds, localization")
     _add_judged(evaluate)
-    evaluate.add_argument("--html", type=Path, metavar="FILE", help="also write a page that stands alone")
+    evaluate.add_argument("--html", type=_new_file, metavar="FILE", help="also write a page that stands alone")
     evaluate.add_argument("--baselines", action="store_true", help="cross-validate the paper's baselines beside ours on these pictures")
 
     tune = command("tune", _tune, "probability limit and heat-map threshold from data, with the evidence; exit 1 when it refuses")
@@ -446,6 +455,12 @@ def _share(text: str) -> float:
     if not 0 < share < 1:
         raise argparse.ArgumentTypeError(f"{text} is no share; write a number above 0 and below 1, such as 0.01")
     return share
+
+
+def _new_file(text: str) -> Path:
+    if not Path(text).parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: there is no folder {Path(text).parent}; make it first")
+    return Path(text)
 
 
 def _pictures(text: str) -> str:

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from itertools import cycle, islice
 from typing import Any
 
-from drivers.camera import Camera, CameraError, Feature
+from drivers.camera import Camera, Feature
 from drivers.genicam import GenicamCamera
 from drivers.isolated import IsolatedCamera
 from drivers.modbus_rtu import ModbusRtuPlc
@@ -311,13 +311,11 @@ def with_recipe(home: Home, config: StationConfig, name: str, pictures: str | No
 def suggest_features(home: Home, config: StationConfig, width: int, height: int, colour: bool) -> dict[str, Feature]:
     """The camera features of a new recipe for parts that fill (width, height) px in the middle of the sensor.
 
-    Where no camera answers (one that inspects is not disturbed) they are only Width and Height, as they are.
+    Raises:
+        CameraError: no camera answers; one that inspects is not disturbed.
     """
-    try:
-        with closing(_genicam(home, config)) as camera:
-            return camera.suggest(width, height, colour)
-    except CameraError:
-        return {"Width": width, "Height": height}
+    with closing(_genicam(home, config)) as camera:
+        return camera.suggest(width, height, colour)
 
 
 def _plc(config: StationConfig, simulated: SimulatedLine | None) -> Plc:

@@ -124,7 +124,14 @@ def train_lines(document: Mapping[str, Any]) -> str:
             f"cross-validation, {chosen['folds']} folds: head {chosen['head']} for {chosen['epochs']} epochs, accuracy "
             f"{chosen['accuracy']:.4f} ({worst:.4f} to {best:.4f}); the best of all that was tried"
         )
-    return "\n".join([*lines, "on pictures that the judging network never saw:", evaluation_lines(document["validation"])])
+    return "\n".join(
+        [
+            *lines,
+            f"a running line takes it after: station recipe prepare {document['recipe']}",
+            "on pictures that the judging network was not trained on:",
+            evaluation_lines(document["validation"]),
+        ]
+    )
 
 
 def evaluation_lines(document: Mapping[str, Any]) -> str:
@@ -147,7 +154,8 @@ def evaluation_lines(document: Mapping[str, Any]) -> str:
     if unseen := document.get("unseen"):
         lines.append(
             f"of these the network was not trained on {unseen['images']}: accuracy {_percent(unseen['accuracy'])}, "
-            f"escapes {unseen['escapes']} of {unseen['defective']}, below {_percent(unseen['escape_upper'])}"
+            f"escapes {unseen['escapes']} of {unseen['defective']}, below {_percent(unseen['escape_upper'])}, "
+            f"overkill below {_percent(unseen['overkill_upper'])}"
         )
     for method in document.get("baselines", {}).get("methods", ()):
         spread = f"{_percent(method['accuracy_min'])} to {_percent(method['accuracy_max'])}"
@@ -157,7 +165,8 @@ def evaluation_lines(document: Mapping[str, Any]) -> str:
 
 def tune_lines(document: Mapping[str, Any]) -> str:
     """`station tune` for people."""
-    lines = [f"{document['recipe']}: {document['images']} pictures, {document['trained_on']} of them trained on and left out"]
+    left_out = f"left out: {document['trained_on']} with a part in the training, {document['copies']} copies"
+    lines = [f"{document['recipe']}: {document['images']} pictures that the network never saw ({left_out})"]
     limit = document["minimum_probability"]
     for name, choice in (("now", limit["now"]), ("chosen", limit["chosen"])):
         if choice:

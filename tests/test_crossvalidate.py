@@ -98,7 +98,7 @@ EVEN = {"none": [[1.0] * 3] * 2, "signed_sqrt_l2": [[1.0] * 3] * 2}
 
 def test_the_highest_mean_accuracy_is_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Not the highest of one fold, and whatever its loss."""
-    accuracies = {"none": [[0.5, 0.75, 1.0], [0.5, 1.0, 0.25]], "signed_sqrt_l2": [[0.75, 0.75, 0.75], [0.75, 0.75, 0.75]]}
+    accuracies = {"none": [[1.0, 0.75, 0.5], [0.25, 1.0, 0.5]], "signed_sqrt_l2": [[0.75, 0.75, 0.75], [0.75, 0.75, 0.75]]}
     losses = {"none": [[9.0] * 3] * 2, "signed_sqrt_l2": [[0.1] * 3] * 2}
     chosen, _ = choose(monkeypatch, tmp_path, Trials(accuracies, losses))
     assert chosen == {
@@ -107,7 +107,7 @@ def test_the_highest_mean_accuracy_is_chosen(monkeypatch: pytest.MonkeyPatch, tm
         "epochs": 2,
         "accuracy": 0.875,
         "accuracy_range": (0.75, 1.0),
-        "tried": {"none": [0.5, 0.875, 0.625], "signed_sqrt_l2": [0.75, 0.75, 0.75]},
+        "tried": {"none": [0.625, 0.875, 0.5], "signed_sqrt_l2": [0.75, 0.75, 0.75]},
     }
 
 
@@ -195,8 +195,24 @@ def test_the_looks_are_those_of_the_choice(tmp_path: Path, trunk: str, data: Pat
     assert report["epochs"] == chosen["epochs"]
 
 
+def test_the_looks_and_the_last_network_are_trained_as_was_chosen(
+    tmp_path: Path, trunk: str, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose, lines = CrossValidator.choose, list[str]()
+
+    def chosen(validator: CrossValidator) -> CrossValidation:
+        return {**choose(validator), "head": "none", "epochs": 2}
+
+    monkeypatch.setattr(CrossValidator, "choose", chosen)
+    report = trained(data, tmp_path / "plate.safetensors", small(trunk, folds=2), lines)
+    assert report["epochs"] == 2
+    assert weights.load(tmp_path / "plate.safetensors").description.head == "none"
+    told = [line.partition(":")[0] for line in lines if "epoch 2 of 2" in line]
+    assert told == ["fold 1 of 2, none, 2 epochs", "fold 2 of 2, none, 2 epochs", "phase 1"]
+
+
 def test_in_the_end_all_pictures_are_trained_on(tmp_path: Path, trunk: str, data: Path) -> None:
     trained(data, tmp_path / "plate.safetensors", small(trunk, folds=2))
     split: Any = weights.load(tmp_path / "plate.safetensors").card["split"]
     assert split["training"] == sorted(sample.sha256[:16] for sample in read_folder(data).samples)
-    assert split["held_back"] == 0
+    assert split["held_back"] == []

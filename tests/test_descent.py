@@ -1,6 +1,7 @@
 """One run of Adam: it is the textbook's, on any memory; it stops in time and keeps the best; and it refuses to end in nonsense."""
 
 import math
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -38,8 +39,19 @@ def layer() -> nn.Linear:
     return made
 
 
+class Killed(BaseException):
+    """In place of the process."""
+
+
 class Descended:
-    """The outcome of one run over the features."""
+    """The outcome of one run over the features.
+
+    Args:
+        folder: for checkpoints of its own.
+        scores: in place of the module's own.
+        checkpoints: of a run that was killed, in place of its own.
+        killed_after: so many parts of batches.
+    """
 
     def __init__(
         self,
@@ -48,17 +60,22 @@ class Descended:
         held_back: Tensor = HELD_BACK,
         seed: int = 0,
         scores: Callable[[nn.Linear, Tensor], Tensor] = lambda module, index: module(FEATURES[index]),
+        checkpoints: Checkpoints | None = None,
+        killed_after: float = math.inf,
     ) -> None:
         self.module = layer()
         self.parts: list[int] = []
+        self.log = Watcher()
 
         def noted(index: Tensor) -> Tensor:
+            if len(self.parts) == killed_after:
+                raise Killed
             self.parts.append(len(index))
             return scores(self.module, index)
 
-        self.log = Watcher()
         task = Task("a run", self.module, noted, LABELS, TRAINING, held_back)
-        self.epochs = Descent(task, phase, Run(seed, Checkpoints(folder / str(id(self)), every_s=math.inf), self.log, Workers())).train()
+        kept = checkpoints or Checkpoints(Path(tempfile.mkdtemp(dir=folder)), every_s=math.inf)
+        self.epochs = Descent(task, phase, Run(seed, kept, self.log, Workers())).train()
 
     def weights(self) -> Tensor:
         return torch.cat([parameter.detach().flatten() for parameter in self.module.parameters()])
@@ -141,6 +158,25 @@ def test_a_run_that_ends_while_it_is_patient_keeps_the_best_too(tmp_path: Path) 
     assert len(run.log.epochs) == best + 1
     assert len(run.epochs) == best
     assert torch.equal(run.weights(), Descended(tmp_path, LONG).weights())
+
+
+@pytest.mark.parametrize(("every_s", "parts"), [(0, 2), (0, 3), (0, 5), (math.inf, 7), (math.inf, 11)])
+def test_a_run_that_is_killed_again_and_again_stops_at_the_same_epoch_with_the_same_weights(
+    tmp_path: Path, every_s: float, parts: int
+) -> None:
+    """An epoch has three parts to learn from and two to be judged by; what was not kept is lost."""
+    whole, kills = Descended(tmp_path, LONG), 0
+    while True:
+        try:
+            resumed = Descended(tmp_path, LONG, checkpoints=Checkpoints(tmp_path / "kept", every_s), killed_after=parts)
+            break
+        except Killed:
+            kills += 1
+            assert kills < len(whole.parts)
+    assert kills >= len(whole.parts) // parts - 1
+    assert resumed.log.lines[0].startswith("a run: goes on after epoch")
+    assert resumed.epochs == whole.epochs
+    assert torch.equal(resumed.weights(), whole.weights())
 
 
 def test_without_patience_the_last_epoch_is_kept(tmp_path: Path) -> None:

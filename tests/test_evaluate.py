@@ -89,6 +89,7 @@ def test_every_number_is_that_of_the_literal_loop(seed: int, minimum: float) -> 
         "f1": pytest.approx(2 * pr * tpr / (pr + tpr)),
         "escape_upper": bounds.upper(fn, tp + fn),
         "overkill_upper": bounds.upper(fp, fp + tn),
+        "copies": 0,
         "trained_on": 0,
         "warnings": [],
     }
@@ -327,11 +328,19 @@ def test_masks_and_boxes_together_are_refused(plate: Plate) -> None:
         plate.evaluate(plate.masks, plate.masks)
 
 
+def test_a_copy_is_no_evidence(plate: Plate) -> None:
+    first = plate.samples[0].path
+    (first.with_name("copy" + first.suffix)).write_bytes(first.read_bytes())
+    evaluated = plate.evaluate(plate.masks)
+    assert (evaluated.evaluation["images"], evaluated.evaluation["copies"]) == (len(plate.samples), 1)
+
+
 def test_pictures_that_were_trained_on_are_told_from_those_that_were_not(plate: Plate) -> None:
     known = [sample for number, sample in enumerate(plate.samples) if number % 3 == 0]
     plate.write([sample.sha256[:16] for sample in known])
     evaluated = plate.evaluate(plate.masks)
     document = evaluated.evaluation
+    assert evaluated.knows_its_training
     assert [one.sample for one in evaluated.looks if one.trained_on] == known
     assert document["trained_on"] == 8
     assert "8 of 24 pictures were trained on: these numbers say nothing about new parts" in document["warnings"]

@@ -185,7 +185,18 @@ def test_the_whole_way_with_a_real_training(home: Home, pictures: Path) -> None:
     lines: list[str] = []
     report = train(home, pictures, progress=lines.append)
     assert runs(home).document.network.sha256 == report["sha256"]
-    assert lines
+    assert any("epoch" in line for line in lines)
+    assert [entry.name for entry in (home.folder / "data/training/plate").iterdir()] == ["curves"]  # no checkpoint stays
+
+
+@pytest.mark.parametrize("place", ["data/training/plate", "data/training", "data/training/plate/pictures"])
+@pytest.mark.usefixtures("training")
+def test_pictures_do_not_lie_where_the_training_keeps_its_own_files(home: Home, pictures: Path, place: str) -> None:
+    there = home.folder / place
+    there.parent.mkdir(parents=True, exist_ok=True)
+    pictures.rename(there)
+    with pytest.raises(DatasetError, match="put the pictures elsewhere"):
+        train(home, there)
 
 
 @pytest.mark.usefixtures("training")
@@ -370,7 +381,7 @@ def refused(home: Home, pictures: Path, training: Training, words: str, **more: 
     assert pair(home) == before
 
 
-@pytest.mark.parametrize("name", ["", "Plate", "../plate", "a b", "plate.new"])
+@pytest.mark.parametrize("name", ["", "1", "Plate", "../plate", "a b", "plate.new"])
 def test_a_name_that_is_no_folder_is_refused(home: Home, pictures: Path, training: Training, name: str) -> None:
     refused(home, pictures, training, "small letters", name=name)
 

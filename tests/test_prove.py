@@ -1,14 +1,17 @@
 """`station evaluate`, `tune` and `weights` as scripts call them: the demo's bulbs through the real commands."""
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import STATION, make_home, station
+from conftest import REPOSITORY, STATION, make_home, station
 
 from drivers.simulated.parts import write_folder
+from station.training import recipe_file
+from station.vision import weights
 
 EVALUATION_KEYS = {
     "images", "classes", "good", "confusion", "accuracy", "accuracy_low", "precision", "tpr", "fpr", "fnr", "fdr", "f1",
@@ -18,7 +21,15 @@ EVALUATION_KEYS = {
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_home(tmp_path_factory.mktemp("home") / "home")
+    """The demo's, its bulb network knowing that none of its training pictures lie here: the demo's card is older than such lists."""
+    made = make_home(tmp_path_factory.mktemp("home") / "home")
+    (made / "weights").unlink()
+    shutil.copytree(REPOSITORY / "weights", made / "weights")
+    file = made / "weights/bulb.safetensors"
+    loaded = weights.load(file)
+    sha256 = weights.save(file, loaded.network, {**loaded.card, "split": {"training": []}}, loaded.golden)
+    recipe_file.edit(made / "recipes/bulb/recipe.yaml", {"network.sha256": sha256})
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +80,11 @@ def test_tune_refuses_a_bound_that_nine_defective_parts_cannot_carry(home: Path,
 def test_tune_chooses_a_limit_for_a_bound_that_they_can(home: Path, parts: Path) -> None:
     document = station(home, "tune", "bulb", str(parts), "--escape", "0.4", code=None)
     assert document["minimum_probability"]["chosen"]["escape_upper"] <= 0.4
+
+
+def test_tune_refuses_weights_that_do_not_know_what_they_were_trained_on(home: Path, tmp_path: Path) -> None:
+    write_folder(tmp_path / "parts", "iron", 1, 990_001)
+    assert "do not say" in station(home, "tune", "iron", str(tmp_path / "parts"), code=2)
 
 
 def test_weights_are_listed_and_verified_on_this_machine(home: Path) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,30 @@ def test_a_network_trained_from_scratch_tells_the_classes_apart(tmp_path: Path) 
     assert sum("epoch" in line for line in lines) == 12
 
 
+def test_pictures_held_back_are_judged_by_the_network_that_is_saved(tmp_path: Path) -> None:
+    """Normalised by the averages of the training, not by one another."""
+    data = write_parts(tmp_path / "data", 12)
+    trained(data, tmp_path / "plate.safetensors", SCRATCH.with_epochs(3))
+    loaded, held_back = weights.load(tmp_path / "plate.safetensors"), split(read_folder(data), SCRATCH.validation, SCRATCH.seed)[1]
+    pictures = torch.cat([preprocess(pixels, form, loaded.description) for pixels, form, _ in read_pictures(held_back)])
+    logits, labels = loaded.network.logits(pictures), torch.tensor([sample.label for sample in held_back])
+    last = card(tmp_path / "plate.safetensors")["epochs"]["from scratch"][-1]
+    assert last["held_back_loss"] == pytest.approx(nn.functional.cross_entropy(logits, labels).item(), rel=1e-4)
+    assert last["held_back_accuracy"] == (logits.argmax(dim=1) == labels).float().mean()
+
+
+def test_a_new_network_is_the_seeds_and_leaves_torchs_random_numbers_alone() -> None:
+    description = NetworkDescription(("a", "b"), width=1 / 16, input_size=32)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    networks = [phases.new_network(description, seed) for seed in (1, 1, 2)]
+    assert torch.equal(torch.rand(3), expected)
+    first, same, other = (network.classifier.weight for network in networks)
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
 def test_folding_the_normalisation_away_changes_no_answer() -> None:
     torch.manual_seed(0)
     network = BilinearDVGG16(NetworkDescription(("a", "b", "c"), width=1 / 16, input_size=32)).double()
@@ -127,13 +152,13 @@ def test_folding_the_normalisation_away_changes_no_answer() -> None:
 def test_the_same_seed_gives_the_same_file(tmp_path: Path, data: Path) -> None:
     settings = SCRATCH.with_epochs(4)
 
-    def sha256(settings: Settings, random: int) -> str:
+    def sha256(name: str, settings: Settings, random: int) -> str:
         torch.manual_seed(random)
-        return trained(data, tmp_path / "plate.safetensors", settings)["sha256"]
+        return trained(data, tmp_path / f"{name}.safetensors", settings)["sha256"]
 
-    first = sha256(settings, random=1)
-    assert sha256(settings, random=2) == first
-    assert sha256(replace(settings, seed=1), random=1) != first
+    first = sha256("first", settings, random=1)
+    assert sha256("second", settings, random=2) == first
+    assert sha256("third", replace(settings, seed=1), random=1) != first
 
 
 # --- phase 1
@@ -332,7 +357,11 @@ def test_the_card_says_how_the_network_came_to_be(tmp_path: Path, trunk: str, da
     training, held_back = split(dataset, settings.validation, settings.seed)
     assert found["pictures"] == {"good": 8, "stain": 8}
     assert found["data_sha256"] == dataset.sha256
-    assert found["split"] == {"seed": 3, "training": sorted(sample.sha256[:16] for sample in training), "held_back": len(held_back)}
+    assert found["split"] == {
+        "seed": 3,
+        "training": sorted(sample.sha256[:16] for sample in training),
+        "held_back": sorted(sample.sha256[:16] for sample in held_back),
+    }
     assert found["settings"] == {**asdict(settings), "pretrained": "vgg16.safetensors"}
     assert found["pretrained_sha256"] == trunk_sha256(load_trunk(trunk))
     assert {phase: len(epochs) for phase, epochs in found["epochs"].items()} == {"phase 1": 3, "phase 2": 2}
@@ -342,6 +371,15 @@ def test_the_card_says_how_the_network_came_to_be(tmp_path: Path, trunk: str, da
     assert report["validation"]["images"] == len(held_back) == 4
     assert (report["validation"]["good"], report["validation"]["minimum_probability"]) == (["good"], GOAL.minimum_probability)
     assert found["code"] == code_version()
+
+
+def test_any_change_to_the_code_is_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("station.training.train.__file__", str(tmp_path / "train.py"))
+    versions = []
+    for text in ("a = 1", "a = 2"):
+        (tmp_path / "phases.py").write_text(text)
+        versions.append(code_version()["sha256"])
+    assert len(set(versions)) == 2
 
 
 def test_nothing_in_the_file_says_where_it_was_made(tmp_path: Path, trunk: str, data: Path) -> None:
@@ -427,6 +465,10 @@ def test_settings_say_which_phase_ends_the_training() -> None:
     ("settings", "words"),
     [
         ({"width": 0.5}, "width"),
+        ({"input_size": 40}, "input_size"),
+        ({"trunks": 2}, "trunks"),
+        ({"pretrained": "none", "width": 0.0}, "width"),
+        ({"seed": -1}, "seed"),
         ({"validation": 0.0}, "validation"),
         ({"validation": 1.0}, "validation"),
         ({"folds": 1}, "folds"),
@@ -438,6 +480,13 @@ def test_settings_say_which_phase_ends_the_training() -> None:
 def test_settings_that_contradict_each_other_are_refused(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(TrainingError, match=words):
         Settings(**settings)
+
+
+def test_several_processes_do_not_train_from_scratch(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each would normalise its own part of a batch."""
+    monkeypatch.setattr("station.training.train.workers", lambda _: nullcontext(Workers(0, 2)))
+    with pytest.raises(TrainingError, match=rr"pretrained: none: .* run one process"):
+        trained(data, tmp_path / "plate.safetensors", SCRATCH)
 
 
 @pytest.mark.parametrize("phase", ["phase_1", "from_scratch"])
@@ -465,8 +514,3 @@ def test_a_picture_that_is_gone_before_the_training_is_named(tmp_path: Path, tru
     (data / "good/002.png").unlink()
     with pytest.raises(DatasetError, match=r"002\.png"):
         train(dataset, tmp_path / "plate.safetensors", small(trunk), GOAL, tmp_path / "work")
-
-
-def test_an_input_size_that_no_network_has_is_refused(tmp_path: Path, trunk: str, data: Path) -> None:
-    with pytest.raises(ValueError, match="input_size: 40"):
-        trained(data, tmp_path / "plate.safetensors", small(trunk, input_size=40))

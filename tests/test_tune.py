@@ -16,7 +16,7 @@ from station import inspector, recipe
 from station.config import Home
 from station.recipe import LocalizationDocument, RecipeError
 from station.training import bounds, tune
-from station.training.dataset import Sample, read_folder, read_pictures
+from station.training.dataset import DatasetError, Sample, read_folder, read_pictures
 from station.training.evaluate import Evaluated, evaluate_recipe
 from station.training.golden import golden
 from station.training.ground_truth import Truth
@@ -373,7 +373,7 @@ def test_a_limit_that_the_recipes_own_self_test_fails_leaves_the_file_untouched(
 
     def with_sure_escapes(*arguments: object) -> Evaluated:
         seen = evaluate_recipe(*arguments)  # type: ignore[arg-type]
-        return replace(seen, classes=CLASSES, looks=(*escaping, *found_looks(10), *good_looks(0.99)))
+        return replace(seen, description=replace(seen.description, classes=CLASSES), looks=(*escaping, *found_looks(10), *good_looks(0.99)))
 
     monkeypatch.setattr(tune, "evaluate_recipe", with_sure_escapes)
     with pytest.raises(
@@ -402,3 +402,10 @@ def test_a_recipe_that_somebody_changes_meanwhile_is_left_alone(plate: Plate, mo
 def test_an_escape_rate_that_nothing_can_prove_is_refused_before_any_picture_is_read(plate: Plate) -> None:
     with pytest.raises(ValueError, match="above 0 and below 1"):
         plate.tune(escape=0.0)
+
+
+def test_weights_that_do_not_know_their_training_prove_nothing(plate: Plate, monkeypatch: pytest.MonkeyPatch) -> None:
+    plate.make(sure=0.99)
+    monkeypatch.setattr(tune, "evaluate_recipe", lambda *arguments: replace(evaluate_recipe(*arguments), knows_its_training=False))
+    with pytest.raises(DatasetError, match="do not say which pictures"):
+        plate.tune(write=True)

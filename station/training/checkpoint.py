@@ -1,9 +1,8 @@
-"""Where a training stands, on disk: after a kill, a power cut or a full disk it goes on from there to the same numbers."""
+"""Where a training stands, on disk: after a kill, a power cut or a full disk it goes on from there, on a CPU to the same numbers."""
 
 import hashlib
 import json
 import os
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -57,11 +56,6 @@ class Checkpoints:
             return None
         state: dict[str, Any] = torch.load(self._file(name), map_location="cpu", weights_only=True)
         return state
-
-    def forget(self) -> None:
-        """Deletes every state of this training and of those before it that were never finished."""
-        if self.writes:
-            shutil.rmtree(self.folder.parent, ignore_errors=True)
 
     def _file(self, name: str) -> Path:
         return self.folder / f"{name}.pt"

@@ -77,12 +77,13 @@ def compare_recipe(home: Home, device: str, recipe: Recipe, data: Path, progress
 
 
 def _refuse_known_pictures(dataset: Dataset, card: Mapping[str, Any], trunk: str) -> None:
-    known = set(card.get("split", {}).get("training", ()))
-    seen = sum(sample.sha256[:16] in known for sample in dataset.samples)
+    split = card.get("split", {})
+    known = {*split.get("training", ()), *split.get("held_back", ())}
+    seen = sum(sample.sha256[:16] in known for sample in dataset.samples) if known else len(dataset.samples)
     if seen and card.get("pretrained_sha256") != trunk:
         raise DatasetError(
-            f"baselines: the recipe's trunk was itself trained on {seen} of these pictures and would know those held back; compare on "
-            "pictures that it has not seen, or train with a pretrained trunk and --trunks 1"
+            f"baselines: the recipe's trunk was itself trained, maybe on {seen} of these pictures, and would know those held back; "
+            "compare on pictures that it has not seen, or train with a pretrained trunk and --trunks 1"
         )
 
 

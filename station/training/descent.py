@@ -105,7 +105,7 @@ class _State:
 
 
 class Descent:
-    """A run that can be killed at any moment and goes on from its last checkpoint to the same numbers.
+    """A run that can be killed at any moment and goes on from its last checkpoint, on a CPU to the same numbers.
 
     That is so because the order of the pictures follows from seed and epoch alone, and the checkpoint holds everything else.
     """

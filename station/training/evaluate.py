@@ -46,7 +46,8 @@ class Evaluation(TypedDict):
         fdr: 1 - precision.
         f1: Eq. 11.
         escape_upper, overkill_upper: the true fnr and fpr are not above them (one-sided, 95 %); 1.0 where there is no picture.
-        trained_on: of how many pictures it is known that the network was trained on them.
+        copies: pictures left out because the same picture was there before; all numbers are without them.
+        trained_on: of how many pictures it is known that the network was trained on them, or that they chose when to stop.
         warnings: what keeps these numbers from meaning what they seem to.
         localization: where ground truth was given.
         unseen: where some were trained on, the same over the pictures that were not; None where there is none.
@@ -70,6 +71,7 @@ class Evaluation(TypedDict):
     f1: float | None
     escape_upper: float
     overkill_upper: float
+    copies: int
     trained_on: int
     warnings: list[str]
     localization: NotRequired[LocalizationReport]
@@ -83,6 +85,7 @@ class Evaluated:
     Attributes:
         description: of the recipe's network.
         looks: one a picture, in the order of the folder.
+        knows_its_training: the weights say which pictures had a part in their training.
         truths: where the defects are, by the path of their picture; empty where no ground truth was given.
     """
 
@@ -91,6 +94,7 @@ class Evaluated:
     looks: tuple[Look, ...]
     truths: Mapping[Path, Truth]
     evaluation: Evaluation
+    knows_its_training: bool = True
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -133,6 +137,7 @@ def evaluation(looks: Sequence[Look], classes: Sequence[str], good: Sequence[str
         f1=_share(2 * tp, 2 * tp + fp + fn),  # Eq. 11, its fractions cleared: defined where one of them is not
         escape_upper=bounds.upper(fn, tp + fn),
         overkill_upper=bounds.upper(fp, fp + tn),
+        copies=0,
         trained_on=trained_on,
         warnings=[words] if trained_on else [],
     )
@@ -158,16 +163,20 @@ def evaluate_recipe(
     classes, good = prepared.description.classes, prepared.recipe.document.good
     dataset = read_folder(data, classes)
     found = _ground_truth(masks, boxes, [sample for sample in dataset.samples if classes[sample.label] not in good])
-    looks = _look_at(prepared, dataset.samples, progress)
     truths = found.truths if found else None
+    with_truth_last = sorted(dataset.samples, key=lambda sample: sample.path in (truths or {}))
+    distinct = {*{(sample.label, sample.sha256): sample.path for sample in with_truth_last}.values()}
+    looks = _look_at(prepared, [sample for sample in dataset.samples if sample.path in distinct], progress)
     document = _document(prepared, looks, truths)
     if document["trained_on"]:
         unseen = [look for look in looks if not look.trained_on]
         document["unseen"] = _document(prepared, unseen, truths) if unseen else None
-    if _training_pictures(prepared.card) is None:
+    document["copies"] = len(dataset.samples) - len(looks)
+    known = _training_pictures(prepared.card) is not None
+    if not known:
         document["warnings"].append("the weights do not say which pictures they were trained on; these may be among them")
     document["warnings"] += [*(found.warnings if found else ()), *dataset.warnings]
-    return Evaluated(prepared.recipe, prepared.description, looks, truths or {}, document)
+    return Evaluated(prepared.recipe, prepared.description, looks, truths or {}, document, known)
 
 
 def _ground_truth(masks: Path | None, boxes: Path | None, defective: Sequence[Sample]) -> GroundTruth | None:
@@ -204,10 +213,11 @@ def _document(prepared: Inspector, looks: Sequence[Look], truths: Mapping[Path, 
 
 
 def _training_pictures(card: Mapping[str, object]) -> frozenset[str] | None:
-    """The first digits of the hashes of all pictures trained on, as the weights' card keeps them; None where it does not."""
+    """First digits of the hashes of all pictures with a part in the training, as the weights' card keeps them; None where it does not."""
     split = card.get("split")
-    training = split.get("training") if isinstance(split, Mapping) else None
-    return frozenset(training) if isinstance(training, list) else None
+    if not isinstance(split, Mapping) or not isinstance(split.get("training"), list):
+        return None
+    return frozenset([*split["training"], *split.get("held_back", ())])
 
 
 def _share(part: int, whole: int) -> float | None:

@@ -21,7 +21,7 @@ from station import inspector
 from station.config import Home
 from station.recipe import Recipe, RecipeDocument, RecipeError, load, load_all
 from station.training import recipe_file
-from station.training.dataset import Dataset, nearest, read_folder
+from station.training.dataset import Dataset, DatasetError, nearest, read_folder
 from station.training.train import Goal, Report, Settings, train
 from station.vision import weights
 from station.vision.engine import EngineError
@@ -67,8 +67,11 @@ def train_recipe(
         CameraError: as `camera`.
         DatasetError, TrainingError, WeightsError, EngineError, ValueError, OSError: as `read_folder` and `train`.
     """
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
-        raise RecipeError(f"recipe {name}: write a name of small letters, digits, - and _")
+    if not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
+        raise RecipeError(f"recipe {name}: write a name of small letters, digits, - and _ that begins with a letter")
+    work = home.folder / "data" / "training" / name
+    if work.resolve().is_relative_to(data.resolve()) or data.resolve().is_relative_to(work.resolve()):
+        raise DatasetError(f"{data}: the training of {name} keeps its own files in {work}; put the pictures elsewhere, such as data/{name}")
     dataset = read_folder(data)
     product = (
         _existing(home, name, data, dataset, good)
@@ -81,12 +84,13 @@ def train_recipe(
             progress(f"warning: {warning}")
         shutil.rmtree(product.draft, ignore_errors=True)
         product.drafted(_NOT_TRAINED_YET, {})
-    report = train(product.dataset, product.draft / "trained.safetensors", settings, product.goal, product.draft.with_name(name), progress)
+    report = train(product.dataset, product.draft / "trained.safetensors", settings, product.goal, work, progress)
     if report is None:
         return None
     recipe = _tested(product, report, settings.device)
     _install(product, recipe)
     shutil.rmtree(product.draft)
+    shutil.rmtree(work / "checkpoints", ignore_errors=True)
     return {"recipe": name, **report, "weights": str(home.weights / recipe.document.network.weights), "warnings": warnings}
 
 

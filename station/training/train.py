@@ -55,7 +55,7 @@ class Settings:
         from_scratch: runs in their place without one.
         validation: share of the pictures held back to judge with, above 0 and below 1.
         folds: 2 or more cross-validate phase 1, which chooses head and epochs; then all pictures are trained on. 0 holds back `validation`.
-        seed: the same seed, pictures, machine and number of threads give the same weights, bit for bit, on a CPU.
+        seed: 0 or more; the same seed, pictures, machine and number of threads give the same weights, bit for bit, on a CPU.
         device: as `engine.choose_device`.
     """
 
@@ -75,6 +75,12 @@ class Settings:
     def __post_init__(self) -> None:
         if self.pretrained != "none" and self.width != 1.0:
             raise TrainingError(f"width: {self.width} does not fit VGG16's pretrained trunk; set 1.0, or pretrained to none")
+        try:
+            NetworkDescription(("a", "b"), self.width, self.input_size, self.trunks, self.head)
+        except ValueError as error:
+            raise TrainingError(str(error)) from error
+        if self.seed < 0:
+            raise TrainingError(f"seed: {self.seed} must be 0 or more")
         if not 0 < self.validation < 1:
             raise TrainingError(f"validation: {self.validation} must be above 0 and below 1")
         if self.folds and (self.folds < 2 or self.pretrained == "none" or self.trunks == 4):
@@ -104,7 +110,7 @@ class Report(TypedDict):
         trunk_passes: pictures that passed it now; those of earlier trainings were found on disk.
         validation: of pictures the judging network never saw: those held back, or each by its fold of the cross-validation.
         cross_validation: what was tried and chosen.
-        self_test: for each class a picture the new network is right and surest about.
+        self_test: for each class the picture that the judging network is right and surest about.
     """
 
     weights: str
@@ -132,8 +138,8 @@ def train(
 ) -> Report | None:
     """Trains on the pictures, judges on those it did not see, and writes the weights file `output`.
 
-    Killed and called again with the same arguments it goes on where it was. Under `torchrun` every process calls it; one writes and gets
-    the report, the others None.
+    Killed and called again with the same arguments it goes on where it was, until the caller deletes `work`/checkpoints. Under `torchrun`
+    every process calls it; one writes and gets the report, the others None.
 
     Args:
         work: checkpoints and curves go here; what the held trunk made of the pictures beside it, where other trainings find it.
@@ -151,7 +157,7 @@ def train(
     make_repeatable(device)
     trunk = {} if settings.pretrained == "none" else load_trunk(settings.pretrained)
     work.mkdir(parents=True, exist_ok=True)
-    with workers() as together, training_log(work / "curves", progress, together.leads) as log:
+    with workers(device) as together, training_log(work / "curves", progress, together.leads) as log:
         identity = {
             "settings": asdict(settings),
             "pictures": [(sample.label, sample.sha256) for sample in dataset.samples],
@@ -159,11 +165,12 @@ def train(
             "code": code_version(),
         }
         run = Run(settings.seed, Checkpoints.of(work / "checkpoints", identity, together.leads), log, together)
+        if together.count > 1 and settings.pretrained == "none":
+            raise TrainingError("pretrained: none: its batches are normalised, which takes them whole; run one process")
         job = _Job(dataset, settings, trunk, work, device, run)
         trained = job.from_scratch() if settings.pretrained == "none" else job.from_pretrained()
         report = _write(output, trained, job, goal, began_s) if together.leads else None
         together.wait()
-        run.checkpoints.forget()
     return report
 
 
@@ -274,12 +281,14 @@ def _write(output: Path, trained: _Trained, job: _Job, goal: Goal, began_s: floa
     """Judges the network, puts down how it came to be, and writes the file."""
     dataset, network = job.dataset, trained.network
     validation = evaluation(trained.looks, dataset.classes, goal.good, goal.minimum_probability)
+    validation["warnings"].append("these pictures also chose when to stop, or what to train: the numbers are a little too good")
     job.run.log.say(f"accuracy {validation['accuracy']:.4f} on {validation['images']} pictures that the judging network never saw")
-    seen = {dataset.samples[index].sha256[:16] for index in trained.training.tolist()}
+    training = {dataset.samples[index].sha256[:16] for index in trained.training.tolist()}
+    held_back = {sample.sha256[:16] for sample in dataset.samples} - training
     card = {
         "pictures": dataset.counts(),
         "data_sha256": dataset.sha256,
-        "split": {"seed": job.settings.seed, "training": sorted(seen), "held_back": len(dataset.samples) - len(trained.training)},
+        "split": {"seed": job.settings.seed, "training": sorted(training), "held_back": sorted(held_back)},
         "settings": asdict(job.settings) | {"pretrained": network.description.pretrained},
         "pretrained_sha256": trained.pretrained,
         "epochs": {phase: [asdict(epoch) for epoch in epochs] for phase, epochs in trained.epochs.items()},

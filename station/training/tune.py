@@ -16,6 +16,7 @@ from station import inspector
 from station.config import Home
 from station.recipe import LocalizationDocument, Recipe, RecipeDocument, RecipeError, find
 from station.training import bounds, recipe_file
+from station.training.dataset import DatasetError
 from station.training.evaluate import evaluate_recipe
 from station.training.ground_truth import Truth
 from station.training.localization import overlap
@@ -129,14 +130,17 @@ def tune_recipe(
 
     Raises:
         ValueError: `escape` is out of its range; or as `evaluate_recipe`.
+        DatasetError: as `evaluate_recipe`, or the weights do not say what they were trained on.
         RecipeError: as `evaluate_recipe`, or the new values cannot be written; the recipe's file stands as it was.
     """
     bounds.needed(escape)
     evaluated = evaluate_recipe(home, device, name, data, masks, boxes, progress)
     recipe, classes = evaluated.recipe, evaluated.classes
-    unseen = [look for look in evaluated.looks if not look.trained_on]
-    with_truth_last = sorted(unseen, key=lambda look: look.sample.path in evaluated.truths)
-    looks = [*{(look.sample.label, look.sample.sha256): look for look in with_truth_last}.values()]  # of copies the last
+    if not evaluated.knows_its_training:
+        raise DatasetError(
+            f"recipe {name}: its weights do not say which pictures they were trained on, so none proves anything; train again"
+        )
+    looks = [look for look in evaluated.looks if not look.trained_on]
     document = recipe.document
     limit = choose_limit(looks, classes, document.good, document.minimum_probability, escape)
     threshold = None
@@ -145,13 +149,13 @@ def tune_recipe(
     tuned = Tuned(
         recipe=recipe.name,
         images=len(looks),
-        trained_on=len(evaluated.looks) - len(unseen),
-        copies=len(unseen) - len(looks),
+        trained_on=len(evaluated.looks) - len(looks),
+        copies=evaluated.evaluation["copies"],
         escape=escape,
         minimum_probability=limit,
         localization=threshold,
         refused=[choice["refused"] for choice in (limit, threshold) if choice and choice["refused"]],
-        warnings=evaluated.evaluation["warnings"][len(unseen) < len(evaluated.looks) :],  # the first is of those left out here
+        warnings=evaluated.evaluation["warnings"][len(looks) < len(evaluated.looks) :],  # the first is of those left out here
         written=[],
     )
     if write:

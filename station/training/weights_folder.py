@@ -80,6 +80,7 @@ def verify(home: Home, name: str | None, device: str) -> list[Verified]:
         EngineError: the device is not there.
     """
     known = _names(home)
+    name = None if name is None else Path(name).name
     if name is not None and name not in known:
         raise WeightsError(f"{home.weights / name}: no such weights file; there are {', '.join(known) or 'none'}")
     kind = choose_device(device).type

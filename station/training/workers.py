@@ -10,6 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from station.vision.engine import EngineError
+
 
 @dataclass(frozen=True)
 class Workers:
@@ -55,15 +57,23 @@ class Workers:
 
 
 @contextmanager
-def workers() -> Iterator[Workers]:
-    """Joins those that `torchrun` started; alone without it."""
+def workers(device: torch.device) -> Iterator[Workers]:
+    """Joins those that `torchrun` started, each on a device of its own; alone without it.
+
+    Raises:
+        EngineError: there are more processes than GPUs.
+    """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield Workers()
         return
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    cuda = device.type == "cuda"
+    if cuda:
+        own = int(os.environ["LOCAL_RANK"])
+        if own >= torch.cuda.device_count():
+            raise EngineError(f"torchrun: process {own} finds no GPU of its own; start at most {torch.cuda.device_count()}")
+        torch.cuda.set_device(own)
     # The others wait while one validates or writes.
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(hours=2))
+    dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(hours=2))
     try:
         yield Workers(dist.get_rank(), dist.get_world_size())
     finally:
