@@ -485,7 +485,7 @@ def test_settings_that_contradict_each_other_are_refused(settings: dict[str, Any
 def test_several_processes_do_not_train_from_scratch(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each would normalise its own part of a batch."""
     monkeypatch.setattr("station.training.train.workers", lambda _: nullcontext(Workers(0, 2)))
-    with pytest.raises(TrainingError, match=rr"pretrained: none: .* run one process"):
+    with pytest.raises(TrainingError, match=r"pretrained: none: .* run one process"):
         trained(data, tmp_path / "plate.safetensors", SCRATCH)
 
 
