@@ -37,7 +37,7 @@ from station.vision import weights
 from station.vision.dvgg16 import BilinearDVGG16, Head, NetworkDescription
 from station.vision.engine import Engine, choose_device, make_repeatable
 
-PHASE_1 = Phase(epochs=30, learning_rate=1e-3, batch=64, at_once=8, patience=5)
+PHASE_1 = Phase(epochs=60, learning_rate=1e-3, batch=64, at_once=8, patience=8)
 PHASE_2 = Phase(epochs=10, learning_rate=1e-5, batch=16, at_once=2, patience=3)
 FROM_SCRATCH = Phase(epochs=40, learning_rate=1e-3, batch=32, at_once=32, cosine=True)
 _GOLDEN_CANDIDATES = 3
