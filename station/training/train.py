@@ -40,6 +40,8 @@ from station.vision.engine import Engine, choose_device, make_repeatable
 PHASE_1 = Phase(epochs=60, learning_rate=1e-3, batch=64, at_once=8, patience=8)
 PHASE_2 = Phase(epochs=10, learning_rate=1e-5, batch=16, at_once=2, patience=3)
 FROM_SCRATCH = Phase(epochs=40, learning_rate=1e-3, batch=32, at_once=32, cosine=True)
+_STEPS, _PATIENT_STEPS = 400, 100
+"""Of phase 1 at least: thirty pictures a class are two steps an epoch, and no epoch of two steps is a reason to stop."""
 _GOLDEN_CANDIDATES = 3
 """Pictures of a class from which its golden one is chosen."""
 
@@ -92,6 +94,13 @@ class Settings:
         if self.pretrained == "none":
             return "from_scratch"
         return "phase_1" if self.trunks == 1 else "phase_2"
+
+    def phase_1_for(self, pictures: int) -> Phase:
+        """Phase 1, its default stretched so that few pictures make no fewer steps."""
+        if self.phase_1 != PHASE_1:
+            return self.phase_1
+        steps = -(-pictures // PHASE_1.batch)
+        return replace(PHASE_1, epochs=max(PHASE_1.epochs, _STEPS // steps), patience=max(PHASE_1.patience, _PATIENT_STEPS // steps))
 
     def with_epochs(self, epochs: int) -> "Settings":
         """The same with at most this many epochs in the last phase that runs."""
@@ -221,7 +230,7 @@ class _Job:
         if settings.folds:
             return self._cross_validated(held, description)
         training, held_back = self._sides()
-        epochs = {"phase 1": phase_1(start, held, training, held_back, settings.phase_1, self.run)}
+        epochs = {"phase 1": phase_1(start, held, training, held_back, settings.phase_1_for(len(training)), self.run)}
         network = start
         if settings.trunks == 4:
             network = four_trunks(start, description)
