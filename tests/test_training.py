@@ -514,3 +514,11 @@ def test_a_picture_that_is_gone_before_the_training_is_named(tmp_path: Path, tru
     (data / "good/002.png").unlink()
     with pytest.raises(DatasetError, match=r"002\.png"):
         train(dataset, tmp_path / "plate.safetensors", small(trunk), GOAL, tmp_path / "work")
+
+
+def test_few_pictures_make_as_many_steps_as_many_do() -> None:
+    default = Settings()
+    assert default.phase_1_for(5000) == default.phase_1
+    few = default.phase_1_for(96)  # two steps an epoch
+    assert (few.epochs, few.patience, few.batch) == (200, 50, 64)
+    assert default.with_epochs(5).phase_1_for(96).epochs == 5
