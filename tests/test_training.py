@@ -453,7 +453,7 @@ def test_tensorboard_draws_the_figures_of_the_card(tmp_path: Path, trunk: str, d
 
 def test_settings_say_which_phase_ends_the_training() -> None:
     paper = Settings()
-    assert (paper.phase_1.epochs, paper.phase_1.learning_rate, paper.phase_1.batch) == (30, 1e-3, 64)
+    assert (paper.phase_1.epochs, paper.phase_1.learning_rate, paper.phase_1.batch) == (60, 1e-3, 64)
     assert (paper.phase_2.epochs, paper.phase_2.learning_rate, paper.phase_2.batch) == (10, 1e-5, 16)
     assert paper.with_epochs(3) == replace(paper, phase_1=replace(paper.phase_1, epochs=3))
     both = replace(paper, trunks=4)
