@@ -134,9 +134,19 @@ def test_a_defect_that_was_called_good_is_a_miss_wherever_its_heat_map_points() 
     assert localize([missed], {Path("a.png"): truth}, ("good",), CLASSES, Fixed(128), 1) == {
         "images": 1,
         "pointing_game": 0.0,
+        "found": 0,
+        "pointing_game_found": None,
         "mean_iou": 0.0,
         "median_iou": 0.0,
     }
+
+
+def test_what_the_classifier_missed_is_told_apart_from_what_the_heat_map_missed() -> None:
+    truth = Truth(spot(3, 3) > 0, "mask")
+    looks = [look(spot(3, 3), "a"), look(spot(9, 9), "b"), look(spot(3, 3), "c", probabilities=CALLED_GOOD), look(spot(3, 3), "d")]
+    document = localize(looks, {one_look.sample.path: truth for one_look in looks}, ("good",), CLASSES, Fixed(128), 1)
+    assert (document["images"], document["pointing_game"]) == (4, 0.5)
+    assert (document["found"], document["pointing_game_found"]) == (3, pytest.approx(2 / 3))
 
 
 def test_a_dark_heat_map_points_nowhere() -> None:
@@ -164,7 +174,7 @@ def test_mean_and_median_are_over_the_pictures() -> None:
 @pytest.mark.parametrize("looks", [[], [look(spot(3, 3), label=0)]])
 def test_without_a_defective_picture_nothing_is_said(looks: list[Look]) -> None:
     truths = {Path("a.png"): Truth(spot(3, 3) > 0, "mask")}
-    nothing = {"images": 0, "pointing_game": None, "mean_iou": None, "median_iou": None}
+    nothing = {"images": 0, "pointing_game": None, "found": 0, "pointing_game_found": None, "mean_iou": None, "median_iou": None}
     assert localize(looks, truths, ("good",), CLASSES, Otsu(), 1) == nothing
 
 

@@ -26,11 +26,15 @@ class Localization(TypedDict):
     Keys:
         images: how many.
         pointing_game: the share of them where the heat map's maximum lies on the defect.
+        found: how many of them were not called good.
+        pointing_game_found: the share of those alone; what is missing to 1 is the heat map's fault and not the classifier's.
         mean_iou, median_iou: of the segmented regions with the defect, 0..1.
     """
 
     images: int
     pointing_game: float | None
+    found: int
+    pointing_game_found: float | None
     mean_iou: float | None
     median_iou: float | None
 
@@ -90,12 +94,15 @@ def localize(
     """
     compared = [look for look in looks if look.sample.path in truths and is_defective(look, classes, good)]
     if not compared:
-        return Localization(images=0, pointing_game=None, mean_iou=None, median_iou=None)
+        return Localization(images=0, pointing_game=None, found=0, pointing_game_found=None, mean_iou=None, median_iou=None)
     hits = [points_at(look, truths[look.sample.path], classes, good) for look in compared]
+    found = sum(said(look, classes) not in good for look in compared)
     overlaps = [overlap(look, truths[look.sample.path], classes, good, threshold, min_area_px) for look in compared]
     return Localization(
         images=len(compared),
         pointing_game=float(np.mean(hits)),
+        found=found,
+        pointing_game_found=sum(hits) / found if found else None,
         mean_iou=float(np.mean(overlaps)),
         median_iou=float(np.median(overlaps)),
     )
