@@ -154,8 +154,8 @@ class Bcnn:
 
     Departure: the trunk is held, as in phase 1, and both sides are the same one. Its descriptor phi = sum_i x(i) x(i)^T is then part of
     the second moments of the trunk's outputs. The classifier is a linear support vector machine, one against one, which needs only the
-    pictures' inner products, (n, n), in place of 262144 weights a class. Its C of 100 is next to a hard margin: with so many numbers a
-    picture, classes are separable.
+    pictures' inner products, (n, n), in place of 262144 weights a class. Its C of 10000 is next to a hard margin: with so many numbers a
+    picture, classes are separable, and where all pictures show the same part their inner products differ by less than 0.01.
     """
 
     name = "BCNN"
@@ -169,7 +169,7 @@ class Bcnn:
 
     def fit_predict(self, training: Integers, labels: Integers, held_back: Integers) -> Integers:
         """As `compare.Method`."""
-        model = SVC(C=100.0, kernel="precomputed")
+        model = SVC(C=10_000.0, kernel="precomputed")
         model.fit(self._kernel[np.ix_(training, training)], labels)
         return np.asarray(model.predict(self._kernel[np.ix_(held_back, training)]), dtype=np.int64)
 
