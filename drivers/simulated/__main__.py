@@ -1,4 +1,10 @@
-"""`python -m drivers.simulated line | parts | build`: the line alone, pictures of its parts, and the simulated cameras' producer."""
+"""`python -m drivers.simulated`: the simulated cameras alone, the line alone, pictures of its parts, and the cameras' producer.
+
+cameras                   what the producer offers
+stream SERIAL             frames of one camera, each with what is wrong with it; faults on the way
+tell SERIAL ORDER         an order to a camera that any program has open
+line | parts | build      the PLC and its conveyor; labelled pictures; the producer compiled
+"""
 
 import argparse
 import json
@@ -26,7 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m drivers.simulated", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m drivers.simulated", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(required=True, metavar="command")
     line = commands.add_parser("line", help="run PLC and conveyor for a station; the counts come as JSON at the end, or on SIGTERM")
     line.set_defaults(run=_line)
@@ -51,7 +59,24 @@ def _parser() -> argparse.ArgumentParser:
     parts.add_argument("--seed", type=int, default=1)
     build = commands.add_parser("build", help="compile the simulated cameras' GenTL producer")
     build.set_defaults(run=_build)
+    _add_cameras(commands)
     return parser
+
+
+def _add_cameras(commands: Any) -> None:
+    cameras = commands.add_parser("cameras", help="list the simulated cameras")
+    cameras.set_defaults(run=_cameras)
+    stream = commands.add_parser("stream", help="fetch frames and say what is wrong with each; the counts come as JSON at the end")
+    stream.set_defaults(run=_stream)
+    stream.add_argument("serial", help="or the camera's id")
+    stream.add_argument("--frames", type=int, default=20, help="how many attempts to fetch one (%(default)s)")
+    stream.add_argument("--set", action="append", default=[], metavar="FEATURE=VALUE", help="a feature, such as PixelFormat=BayerRG8")
+    stream.add_argument("--trigger", choices=("software", "line0"), help="trigger each frame; otherwise the camera runs free")
+    stream.add_argument("--order", action="append", default=[], metavar="N:ORDER", help='given before frame N, such as "5:drop 2"')
+    order = commands.add_parser("tell", help="give an order to a camera that is open in another program")
+    order.set_defaults(run=_order)
+    order.add_argument("serial")
+    order.add_argument("order", nargs="+", help="its word and numbers, such as: drop 2")
 
 
 def _line(options: argparse.Namespace) -> int:
@@ -116,6 +141,41 @@ def _build(_: argparse.Namespace) -> int:
         print(build())
     except BuildError as error:
         raise ValueError(str(error)) from error
+    return 0
+
+
+def _cameras(_: argparse.Namespace) -> int:
+    from drivers.simulated.alone import list_cameras  # noqa: PLC0415 - as above
+
+    print(json.dumps(list_cameras(), indent=2))
+    return 0
+
+
+def _stream(options: argparse.Namespace) -> int:
+    from drivers.simulated.alone import StreamSpec, stream  # noqa: PLC0415 - as above
+
+    spec = StreamSpec(
+        options.serial,
+        options.frames,
+        tuple(_pair(text, "=", "--set") for text in options.set),
+        options.trigger,
+        tuple((int(number), order) for number, order in (_pair(text, ":", "--order") for text in options.order)),
+    )
+    print(json.dumps(stream(spec, print), indent=2))
+    return 0
+
+
+def _pair(text: str, separator: str, option: str) -> tuple[str, str]:
+    left, found, right = text.partition(separator)
+    if not (left and found and right):
+        raise ValueError(f"{option} {text}: write the two parts with {separator} between them")
+    return left, right
+
+
+def _order(options: argparse.Namespace) -> int:
+    from drivers.simulated.scene import simulated_directory, tell  # noqa: PLC0415 - as above
+
+    tell(simulated_directory(), options.serial, " ".join(options.order))
     return 0
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 PRODUCER = FOLDER / "station-simulated.cti"
 """Where the GenTL producer is, once it is built."""
-SOURCES = ("producer.c", "camera.c", "sensor.c")
-INPUTS = (*SOURCES, "camera.h", "gentl.h", "camera.xml", "build.py")
+SOURCES = tuple(f"{name}.c" for name in ("producer", "ports", "stream", "camera", "control", "exposure", "sensor", "formats", "models"))
+INPUTS = (*SOURCES, "camera.h", "producer.h", "gentl.h", "camera.xml", "interface.xml", "stream.xml", "build.py")
 FLAGS = shlex.split("-std=gnu11 -O3 -shared -fPIC -pthread -fvisibility=hidden -Wall -Wextra -Werror")
 
 

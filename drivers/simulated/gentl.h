@@ -53,7 +53,6 @@ enum {
     BUF_TIMESTAMP_NS = 28, BUF_DATA_LARGER = 29, BUF_CONTAINS_CHUNKDATA = 30,
 };
 enum { PAYLOAD_TYPE_IMAGE = 1, NAMESPACE_PFNC_32BIT = 4 };
-enum { PFNC_MONO8 = 0x01080001, PFNC_BAYER_RG8 = 0x01080009, PFNC_BAYER_GB8 = 0x0108000A };
 
 /* Remembers why, for GCGetLastError, and returns the code. */
 __attribute__((format(printf, 2, 3))) GC_ERROR fail(GC_ERROR code, const char *format, ...);

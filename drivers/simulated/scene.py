@@ -6,7 +6,6 @@ import socket
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -84,19 +83,20 @@ class Scene:
         return np.ascontiguousarray(picture)
 
 
-def tell(directory: Path, serial: str, event: Literal["line0", "lost", "back"]) -> None:
+def tell(directory: Path, serial: str, order: str) -> None:
     """Does something to a simulated camera, from any process; the camera follows within milliseconds.
 
-    `line0` is a pulse on its input Line0, which nobody notices when no process has the camera open. `lost` unplugs it: it answers nothing
-    and sends nothing until it is plugged in with `back` and opened anew.
+    `order` is one of the words of docs/simulated-producer.md with its numbers. `line0` is a pulse on its input Line0. `lost` unplugs it: it
+    answers nothing and sends nothing until it is plugged in with `back` and opened anew. The others make it go wrong: `drop 3`. Only `lost`
+    and `back` are noticed when no process has the camera open; what is not an order is told on that process's standard error.
 
     Raises:
         OSError: the directory cannot be used.
     """
     marker = directory / f"{serial}.unplugged"
-    if event == "lost":
+    if order == "lost":
         marker.touch()
-    if event == "back":
+    if order == "back":
         marker.unlink(missing_ok=True)
     with (
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender,
@@ -104,7 +104,7 @@ def tell(directory: Path, serial: str, event: Literal["line0", "lost", "back"]) 
         # Nobody listens when no process has the camera open, and a process that was killed leaves its socket behind.
         contextlib.suppress(FileNotFoundError, ConnectionRefusedError),
     ):
-        sender.sendto(event.encode(), f"{short}/{serial}.sock")
+        sender.sendto(order.encode(), f"{short}/{serial}.sock")
 
 
 @contextlib.contextmanager

@@ -114,47 +114,73 @@ static void bayer_row(const uint8_t *rgb, uint8_t *target, int64_t n, const uint
         target[n - 1] = even[3 * (n - 1)];
 }
 
-static void brighten(uint8_t *pixels, int64_t n, uint32_t brightness) {
-    for (int64_t i = 0; i < n; i++) {
-        uint32_t value = (pixels[i] * brightness + NOMINAL / 2) / NOMINAL;
-        pixels[i] = value < 255 ? (uint8_t)value : 255;
+/* Colour (0 red, 1 green, 2 blue) of sensor rows 0 and 1, columns 0 and 1. */
+static const uint8_t CFA[][2][2] = {
+    [BAYER_RG] = {{0, 1}, {1, 2}},
+    [BAYER_GR] = {{1, 0}, {2, 1}},
+    [BAYER_GB] = {{1, 2}, {0, 1}},
+    [BAYER_BG] = {{2, 1}, {1, 0}},
+};
+
+/* Row `y` of the sensor, `n` pixels of it, as the format sees it. */
+static void see_row(const struct format *format, int64_t y, const uint8_t *source, uint32_t channels, uint8_t *target, int64_t n) {
+    bool rgb = format->colours == RGB, bgr = format->colours == BGR;
+    if (channels == 1 && (rgb || bgr)) {
+        for (int64_t i = 0; i < n; i++)
+            memset(target + 3 * i, source[i], 3);
+    } else if (bgr) {
+        for (int64_t i = 0; i < n; i++)
+            for (int64_t channel = 0; channel < 3; channel++)
+                target[3 * i + channel] = source[3 * i + 2 - channel];
+    } else if (channels == 1 || rgb) {
+        memcpy(target, source, (size_t)(n * channels));
+    } else if (format->colours == MONO) {
+        luma_row(source, target, n);
+    } else {
+        bayer_row(source, target, n, CFA[format->colours][y % 2]);
     }
 }
 
-static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+static void brighten(uint8_t *samples, int64_t n, uint64_t brightness) {
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t value = (samples[i] * (uint32_t)brightness + NOMINAL / 2) / NOMINAL;
+        samples[i] = value < 255 ? (uint8_t)value : 255;
+    }
+}
 
 /* Draws a picture, centred on the sensor (rounded down to an even pixel), into the region. */
 static void draw_picture(struct camera *camera, const struct plate_key *key, const struct scene *scene) {
     const struct model *model = camera->model;
     const struct region *region = &key->region;
+    int64_t samples = samples_per_pixel(key->format);
     struct picture picture = picture_of(scene, key->picture);
     int64_t left = (model->width - picture.width) / 2 & ~1, top = (model->height - picture.height) / 2 & ~1;
     int64_t x = larger(left, region->x), n = smaller(left + picture.width, region->x + region->width) - x;
     int64_t bottom = smaller(top + picture.height, region->y + region->height);
     for (int64_t y = larger(top, region->y); n > 0 && y < bottom; y++) {
         const uint8_t *source = scene->map + picture.offset + ((y - top) * picture.width + x - left) * picture.channels;
-        uint8_t *target = camera->plate + (y - region->y) * region->width + x - region->x;
-        if (picture.channels == 1)
-            memcpy(target, source, (size_t)n);
-        else if (key->format == PFNC_MONO8)
-            luma_row(source, target, n);
-        else
-            bayer_row(source, target, n, model->cfa[y % 2]);
+        uint8_t *target = camera->plate + ((y - region->y) * region->width + x - region->x) * samples;
+        see_row(key->format, y, source, picture.channels, target, n);
         if (key->brightness != NOMINAL)
-            brighten(target, n, (uint32_t)key->brightness);
+            brighten(target, n * samples, key->brightness);
     }
 }
 
-/* A diagonal ramp that moves one pixel per exposure. */
+/* A diagonal ramp, grey, that moves one pixel per exposure. */
 static void draw_pattern(struct camera *camera, const struct plate_key *key) {
     const struct region *region = &key->region;
+    int64_t samples = samples_per_pixel(key->format);
     for (int64_t y = 0; y < region->height; y++) {
-        uint8_t *row = camera->plate + y * region->width;
+        uint8_t *row = camera->plate + y * region->width * samples;
         uint64_t first = (uint64_t)(region->x + region->y + y) + key->picture;
-        for (int64_t x = 0; x < region->width; x++)
-            row[x] = (uint8_t)(first + (uint64_t)x);
+        if (samples == 1)
+            for (int64_t x = 0; x < region->width; x++)
+                row[x] = (uint8_t)(first + (uint64_t)x);
+        else
+            for (int64_t x = 0; x < region->width; x++)
+                memset(row + x * samples, (int)((first + (uint64_t)x) & 0xFF), (size_t)samples);
         if (key->brightness != NOMINAL)
-            brighten(row, region->width, (uint32_t)key->brightness);
+            brighten(row, region->width * samples, key->brightness);
     }
 }
 
@@ -167,7 +193,7 @@ void render(struct camera *camera, const struct plate_key *key, const struct sce
         draw_pattern(camera, key);
         return;
     }
-    memset(camera->plate, 0, (size_t)(key->region.width * key->region.height));
+    memset(camera->plate, 0, (size_t)(key->region.width * key->region.height * samples_per_pixel(key->format)));
     draw_picture(camera, key, scene);
 }
 
@@ -184,19 +210,35 @@ static void add_noise(const uint8_t *restrict source, const int8_t *restrict noi
     }
 }
 
-/* Reads the sensor out: the plate, with noise of up to `amplitude` grey levels either way. */
-void read_out(struct camera *camera, uint8_t *target, size_t size, uint32_t amplitude) {
-    if (amplitude == 0) {
-        memcpy(target, camera->plate, size);
+static void set_noise(struct camera *camera, uint32_t amplitude) {
+    if (amplitude == 0 || camera->noise_amplitude == amplitude)
         return;
-    }
-    if (camera->noise_amplitude != amplitude) {
-        camera->noise_amplitude = amplitude;
-        for (size_t i = 0; i < sizeof camera->noise; i++)
-            camera->noise[i] = (int8_t)((int32_t)(next_random(camera) % (2 * amplitude + 1)) - (int32_t)amplitude);
-    }
+    camera->noise_amplitude = amplitude;
+    for (size_t i = 0; i < sizeof camera->noise; i++)
+        camera->noise[i] = (int8_t)((int32_t)(next_random(camera) % (2 * amplitude + 1)) - (int32_t)amplitude);
+}
+
+/* Reads the first lines of the sensor out: the plate, with noise of up to `amplitude` grey levels either way; `again` as the last time. */
+void read_out(struct camera *camera, uint8_t *target, int64_t lines, uint32_t amplitude, bool again) {
+    const struct format *format = camera->plate_key.format;
+    int64_t samples = samples_per_pixel(format);
+    size_t size = (size_t)(lines * camera->plate_key.region.width * samples);
+    uint8_t noisy[NOISE_CHUNK];
+    set_noise(camera, amplitude);
+    if (again)
+        camera->random = camera->random_before;
+    camera->random_before = camera->random;
     for (size_t done = 0; done < size; done += NOISE_CHUNK) {
         size_t n = size - done < NOISE_CHUNK ? size - done : NOISE_CHUNK;
-        add_noise(camera->plate + done, camera->noise + next_random(camera) % NOISE_TILE, target + done, n);
+        const uint8_t *source = camera->plate + done;
+        uint8_t *place = target + (format->packing == BYTES ? done : bytes_of(format, (int64_t)done));
+        if (amplitude == 0) {
+            lay_out(format, source, n, place);
+            continue;
+        }
+        uint8_t *sum = format->packing == BYTES ? place : noisy;
+        add_noise(source, camera->noise + next_random(camera) % NOISE_TILE, sum, n);
+        if (sum == noisy)
+            lay_out(format, noisy, n, place);
     }
 }
