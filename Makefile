@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: run test setup accuracy measure-training demo-weights clean
+.PHONY: run test setup accuracy bench measure-training demo-weights clean
 
 run: $(READY)
 	$(BIN)/station run --parts 200
@@ -20,7 +20,7 @@ setup: $(READY)
 # torch and torchvision are named together: each version of the one fits exactly one of the other.
 $(READY): pyproject.toml constraints.txt drivers/simulated/build.py $(wildcard drivers/simulated/*.[ch] drivers/simulated/*.xml)
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch torchvision -e .[train,dev]
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch torchvision -e .[train,openvino,dev]
 	$(BIN)/python -m drivers.simulated.build
 	touch $@
 
@@ -30,6 +30,13 @@ clean:
 # What the demo's networks are worth: 2,000 parts of each product that they never saw. Some minutes.
 accuracy: $(READY)
 	$(BIN)/python tests/measure_demo.py
+
+# How fast this machine is, as ratios to the peers in one run: the paper's network, the one that phase 1 makes, the whole line. Ten minutes.
+bench: $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .[bench]
+	$(BIN)/python -m station.bench.network --device cpu --trunks 4
+	$(BIN)/python -m station.bench.network --device cpu --trunks 1
+	$(BIN)/station bench
 
 # What phase 1 costs beside a literal one: make measure-training DATA=pictures PRETRAINED=vgg16.safetensors. A quarter of an hour.
 measure-training: $(READY)

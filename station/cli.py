@@ -26,6 +26,7 @@ _EXIT_CODES = {
     "LedgerError": UNREACHABLE,
     "LineError": UNREACHABLE,
     "BuildError": UNREACHABLE,
+    "BenchError": UNREACHABLE,
     "EngineError": UNREACHABLE,
     "DocumentError": WRONG,
     "RecipeError": WRONG,
@@ -136,7 +137,7 @@ def _recipe_list(arguments: argparse.Namespace) -> int:
 
 
 def _recipe_check(arguments: argparse.Namespace) -> int:
-    from station import config, inspector, recipe
+    from station import config, inspector, recipe, report
 
     home = _home(arguments)
     device = config.load(home).device
@@ -144,12 +145,10 @@ def _recipe_check(arguments: argparse.Namespace) -> int:
     found: list[dict[str, Any]] = []
     for name in names:
         try:
-            checked = inspector.prepare(recipe.find(home.recipes, name), home.weights, device).recipe
-            found.append({"recipe": checked.name, "number": checked.number, "hash": checked.hash, "ok": True, "error": ""})
+            found.append(report.checked(inspector.prepare(recipe.find(home.recipes, name), home.weights, home.engines, device)))
         except recipe.RecipeError as error:
             found.append({"recipe": name, "ok": False, "error": str(error)})
-    lines = [f"{row['recipe']}: {'fit to run, ' + row['hash'][:12] if row['ok'] else row['error']}" for row in found]
-    _print(arguments, found, "\n".join(lines) or f"no recipe in {home.recipes}")
+    _print(arguments, found, "\n".join(map(report.checked_line, found)) or f"no recipe in {home.recipes}")
     return 0 if found and all(row["ok"] for row in found) else WRONG
 
 
@@ -337,6 +336,23 @@ def _doctor(arguments: argparse.Namespace) -> int:
     return FOUND if any(check["status"] == "fail" for check in checks) else 0
 
 
+def _bench(arguments: argparse.Namespace) -> int:
+    import logging
+
+    from station import config, logs, recipe
+    from station.bench import line
+
+    logs.configure(logging.WARNING)
+    home = _home(arguments)
+    settings = config.load(home)
+    names = [arguments.recipe] if arguments.recipe else sorted(recipe.load_all(home.recipes)[0])
+    if not names:
+        raise recipe.RecipeError(f"{home.recipes}: there is no recipe to measure; make one with station train")
+    document = line.bench(home, settings, recipe.find(home.recipes, names[0]), arguments.frames, _progress)
+    _print(arguments, document, line.lines(document))
+    return 0
+
+
 # ---- arguments
 
 
@@ -402,6 +418,11 @@ def _parser() -> argparse.ArgumentParser:
         "--since", type=_time, metavar="TIME", help="only parts answered since then: 2026-11-22, 2026-11-22T06:00 or a duration: 8h, 30m"
     )
     command("doctor", _doctor, "is this machine fit to run?")
+    bench = command("bench", _bench, "how fast a recipe is on this machine, against its peers, as ratios in one run")
+    bench.add_argument("recipe", nargs="?", metavar="RECIPE", help="default: the first that is there")
+    bench.add_argument(
+        "--frames", type=_count, default=50, help="parts of each camera; memory is judged from 1000 on (default: %(default)s)"
+    )
     return parser
 
 

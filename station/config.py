@@ -43,6 +43,10 @@ class Home:
         return self.folder / "data" / "simulated"
 
     @property
+    def engines(self) -> Path:
+        return self.folder / "data" / "engines"
+
+    @property
     def lock(self) -> Path:
         return self.folder / "data" / "lock"
 

@@ -365,4 +365,4 @@ def _batches(home: Home, config: StationConfig, parts: int) -> Iterable[BatchSpe
 
 
 def _prepare(executor: ThreadPoolExecutor, home: Home, device: str, which: str | int) -> "Future[inspector.Inspector]":
-    return executor.submit(lambda: inspector.prepare(recipe.find(home.recipes, which), home.weights, device))
+    return executor.submit(lambda: inspector.prepare(recipe.find(home.recipes, which), home.weights, home.engines, device))

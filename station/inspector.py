@@ -1,6 +1,6 @@
 """Frame -> Inspection: one prepared recipe with its network, immutable, replaced whole at changeover."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +9,11 @@ import numpy.typing as npt
 from drivers.camera import Frame, Pixels
 from station.inspection import Defect, Inspection
 from station.recipe import Recipe, RecipeError
-from station.vision.engine import Engine, EngineError, choose_device
-from station.vision.preprocess import rgb_from_file
+from station.vision.built import Ready, ready
+from station.vision.engine import EngineError, choose_device
+from station.vision.preprocess import PIXEL_FORMATS, blank, rgb_from_file
 from station.vision.segment import Fixed, Otsu, Threshold, segment
-from station.vision.weights import WeightsError, load
+from station.vision.weights import WeightsError, read
 
 
 class Inspector:
@@ -21,14 +22,18 @@ class Inspector:
     Attributes:
         description: of the network.
         card: how the network came to be, as its training wrote it.
+        engine: what runs the network, such as `torch-cpu-fp32`.
+        considered: the engines that were built and compared with fp32 for the recipe's precision, and what came of it.
         threshold: by which the heat map becomes defects.
     """
 
-    def __init__(self, recipe: Recipe, engine: Engine, card: Mapping[str, object]) -> None:
+    def __init__(self, recipe: Recipe, prepared: Ready, card: Mapping[str, object]) -> None:
         self.recipe = recipe
-        self.description = engine.description
+        self.description = prepared.engine.description
         self.card = card
-        self._engine = engine
+        self.engine = prepared.engine.name
+        self.considered = prepared.considered
+        self._engine = prepared.engine
         localization = recipe.document.localization
         self.threshold: Threshold = Otsu() if localization.sigma is None else Fixed(localization.sigma)
 
@@ -55,59 +60,83 @@ class Inspector:
             heat_map=seen.heat_map,
         )
 
+    def keep_warm(self) -> None:
+        """Between parts, while the line is idle: the next frame is as fast as the others."""
+        self._engine.keep_warm()
+
     def _defects(self, class_name: str, heat_map: npt.NDArray[np.uint8], pixels: Pixels) -> tuple[Defect, ...]:
         size = (pixels.shape[1], pixels.shape[0])
         regions = segment(heat_map, size, self.threshold, self.recipe.document.localization.min_area_px)
         return tuple(Defect(class_name, region.box, region.area_px, region.peak) for region in regions)
 
 
-def prepare(recipe: Recipe, weights: Path, device: str) -> Inspector:
+def prepare(recipe: Recipe, weights: Path, engines: Path, device: str) -> Inspector:
     """An inspector for `recipe`: weights verified by hash and by golden pictures, warm, and right about every self-test picture.
 
-    The golden pictures (at least one) and the self-test's (at least two) are also what warms the network up.
+    The golden pictures (at least one) and the self-test's (at least two) are also what warms the network up. An engine of another precision
+    than fp32 is built into the folder `engines` where it is not there yet, which may take minutes, and has passed the parity gate.
 
     Raises:
         RecipeError: the weights are missing, others than the recipe names, without golden pictures or score otherwise than in training; a
-            class is unknown; or a self-test picture was judged wrongly.
+            class is unknown; no engine of the recipe's precision passes; or a self-test picture was judged wrongly.
         EngineError: the device is not there.
     """
     document = recipe.document
-    file = weights / document.network.weights
+    path = weights / document.network.weights
     try:
-        loaded = load(file)
+        file = read(path)
     except WeightsError as error:
         raise RecipeError(f"{recipe.file}: network.weights: {error}") from None
-    if loaded.sha256 != document.network.sha256:
+    if file.sha256 != document.network.sha256:
         raise RecipeError(
-            f"{recipe.file}: network.sha256: {document.network.sha256} is not that of {file}, which is {loaded.sha256}; "
+            f"{recipe.file}: network.sha256: {document.network.sha256} is not that of {path}, which is {file.sha256}; "
             "bring the right weights, or, if these are the ones you checked, write their hash into the recipe"
         )
-    classes = loaded.description.classes
+    classes = file.description.classes
     unknown = sorted({*document.good, *(test.class_name for test in document.self_test)} - set(classes))
     if unknown:
-        raise RecipeError(f"{recipe.file}: good, self_test: no class {', '.join(unknown)} in {file}; it knows {', '.join(classes)}")
-    if not loaded.golden:
+        raise RecipeError(f"{recipe.file}: good, self_test: no class {', '.join(unknown)} in {path}; it knows {', '.join(classes)}")
+    if not file.golden:
         raise RecipeError(
-            f"{recipe.file}: network.weights: {file} holds no golden pictures, so it cannot be verified that it scores as it did in "
+            f"{recipe.file}: network.weights: {path} holds no golden pictures, so it cannot be verified that it scores as it did in "
             "training; train it again (`station weights verify` says it of every file)"
         )
     choose_device(device)
+    pictures = _self_test_pictures(recipe)
+
+    def passes(probabilities: Sequence[float]) -> bool:
+        best = max(probabilities)
+        return classes[probabilities.index(best)] in document.good and best >= document.minimum_probability
+
     try:
-        engine = Engine(loaded, device)
-    except EngineError as error:
-        raise RecipeError(f"{recipe.file}: network.weights: {file}: {error}") from None
-    inspector = Inspector(recipe, engine, loaded.card)
-    _self_test(inspector)
+        prepared = ready(file, document.network.precision, device, engines, [(pixels, "RGB8") for pixels in pictures], passes)
+    except (EngineError, WeightsError) as error:
+        raise RecipeError(f"{recipe.file}: network.weights: {path}: {error}") from None
+    inspector = Inspector(recipe, prepared, file.card)
+    _self_test(inspector, pictures)
+    if expected := _first_frame(recipe):
+        prepared.engine.expect(*expected)
     return inspector
 
 
-def _self_test(inspector: Inspector) -> None:
+def _first_frame(recipe: Recipe) -> tuple[Pixels, str] | None:
+    """A frame like those that the camera will send, as far as the recipe says what they are like."""
+    match recipe.document.camera:
+        case {"Width": int(width), "Height": int(height), "PixelFormat": str(pixel_format)} if pixel_format in PIXEL_FORMATS:
+            return blank(width, height, pixel_format), pixel_format
+    return None
+
+
+def _self_test_pictures(recipe: Recipe) -> list[npt.NDArray[np.uint8]]:
+    try:
+        return [rgb_from_file(recipe.folder / test.image) for test in recipe.document.self_test]
+    except ValueError as error:
+        raise RecipeError(f"{recipe.file}: self_test.image: {error}") from None
+
+
+def _self_test(inspector: Inspector, pictures: Sequence[npt.NDArray[np.uint8]]) -> None:
     recipe = inspector.recipe
-    for test in recipe.document.self_test:
-        try:
-            pixels = rgb_from_file(recipe.folder / test.image)
-        except ValueError as error:
-            raise RecipeError(f"{recipe.file}: self_test.image: {error}") from None
+    for test, pixels in zip(recipe.document.self_test, pictures, strict=True):
         seen = inspector.inspect(Frame(pixels, "RGB8", 0, 0, 0))
         unsure = test.class_name in recipe.document.good and seen.probability < recipe.document.minimum_probability
         if seen.class_name != test.class_name or unsure:

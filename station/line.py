@@ -36,6 +36,8 @@ from station.state import EXECUTING, Event, State, after
 
 SOFTWARE_TRIGGER: dict[str, Feature] = {"TriggerSelector": "FrameStart", "TriggerMode": "On", "TriggerSource": "Software"}
 """What the site asks of the camera when the PLC triggers each part (PLC.md, rule 10, `trigger: plc`)."""
+WARM_FOR_NS = 500_000_000
+"""A network that did nothing for longer is kept warm."""
 WIRE_PATIENCE_NS = 500_000_000
 """So long may exchanges fail one after the other, as noise makes them, before the wire counts as cut."""
 
@@ -103,6 +105,7 @@ class Line:
         self._heard_ns = clock()
         self._unheard_since_ns: int | None = clock()
         self._beat = (0, clock())
+        self._warm_ns = clock()
         self._heartbeat = 0
         self._resumes = self._closed = False
         self._waiting = _Waiting(0, 0, Asked())
@@ -128,6 +131,10 @@ class Line:
         self._stop_on_causes()
         self._advance()
         self._exchange()
+        if answered:
+            self._warm_ns = self._clock()
+        else:
+            self._keep_warm()
         return tuple(answered)
 
     @property
@@ -260,6 +267,17 @@ class Line:
             self._fail(ErrorCode.INSPECTION, f"{type(error).__name__}: {error}; reset when the device is well again")
             return frame, None, str(error)
 
+    def _keep_warm(self) -> None:
+        """While no part comes the network is kept as fast as it was, and found out about when its device is lost."""
+        inspector, now_ns = self._changeover.inspector, self._clock()
+        if inspector is None or ErrorCode.INSPECTION in self.causes or now_ns - self._warm_ns < WARM_FOR_NS:
+            return
+        self._warm_ns = now_ns
+        try:
+            inspector.keep_warm()
+        except Exception as error:  # noqa: BLE001 - as for a part: the line stops, here before one comes
+            self._fail(ErrorCode.INSPECTION, f"{type(error).__name__}: {error}; reset when the device is well again")
+
     def _answer(self, sequence: int, part_id: str, frame: Frame | None, inspection: Inspection | None, detail: str) -> Answered:
         """Judges, commits, and only then queues the answer for the wire."""
         inspector = self._changeover.inspector
@@ -382,7 +400,7 @@ class Line:
         def finish_preparing(code: ErrorCode, why: str) -> None:
             inspector = self._changeover.inspector
             if not code and inspector is not None:
-                self._note("recipe", f"{inspector.recipe.name} {inspector.recipe.number} {inspector.recipe.hash}")
+                self._note("recipe", f"{inspector.recipe.name} {inspector.recipe.number} {inspector.recipe.hash} {inspector.engine}")
             finish(code, why)
 
         self._changeover.begin(which, finish_preparing, self._clock())
@@ -527,6 +545,7 @@ class Line:
             "recipe": inspector.recipe.name if inspector else None,
             "recipe_number": inspector.recipe.number if inspector else 0,
             "recipe_hash": inspector.recipe.hash if inspector else "",
+            "engine": inspector.engine if inspector else "",
             "asked_recipe": self._handshake.asked.number,
             "job": self._job_id,
             "last_part": self._last_sequence,

@@ -28,6 +28,8 @@ class NetworkDocument(Model):
     weights: str = Field(pattern=r"^[\w.-]+\.safetensors$")
     """A file in the home's `weights/`."""
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    precision: Literal["fp32", "fp16", "bf16", "int8", "auto"] = "fp32"
+    """In what the trunks compute; `auto` is the fastest on this machine that says what fp32 says of the recipe's own pictures."""
 
 
 class LocalizationDocument(Model):

@@ -298,7 +298,7 @@ def _picture(sequence: int, recipe: Recipe, frame: Frame) -> RecordedPart:
 def _prepared_once(home: Home, device: str) -> InspectorOf:
     @cache
     def prepared(number: int) -> Inspector:
-        return inspector.prepare(find(home.recipes, number), home.weights, device)
+        return inspector.prepare(find(home.recipes, number), home.weights, home.engines, device)
 
     return prepared
 

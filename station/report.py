@@ -1,10 +1,14 @@
 """The same facts in two shapes: plain data for scripts (COMMANDS.md's keys) and lines for people."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from math import ceil
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from station.inspection import Defect, Result
+
+if TYPE_CHECKING:  # `station status` needs no torch
+    from station.inspector import Inspector
 
 
 def percentiles(times_ms: Iterable[float]) -> dict[str, float]:
@@ -32,6 +36,37 @@ def inspected(image: str, result: Result, elapsed_ms: float) -> dict[str, Any]:
         "defects": defects(seen.defects) if seen else [],
         "ms": round(elapsed_ms, 1),
     }
+
+
+def checked(inspector: "Inspector") -> dict[str, Any]:
+    """What `station recipe check --json` says of a recipe that is fit to run."""
+    return {
+        "recipe": inspector.recipe.name,
+        "number": inspector.recipe.number,
+        "hash": inspector.recipe.hash,
+        "ok": True,
+        "error": "",
+        "precision": inspector.recipe.document.network.precision,
+        "engine": inspector.engine,
+        "considered": [
+            {"engine": built.name, "frame_ms": built.frame_ms, "fp32_ms": built.fp32_ms, "passes": parity.holds, **asdict(parity)}
+            for built, parity in inspector.considered
+        ],
+    }
+
+
+def checked_line(checked: Mapping[str, Any]) -> str:
+    """`station recipe check` for people: fit or not, by which engine, and what the engines came to that were compared for it."""
+    if not checked["ok"]:
+        return f"{checked['recipe']}: {checked['error']}"
+    lines = [f"{checked['recipe']}: fit to run, {checked['hash'][:12]}, {checked['engine']}"]
+    lines += [
+        f"  {one['engine']:<18} {one['fp32_ms'] / one['frame_ms']:5.1f} times as fast as fp32, {'passes' if one['passes'] else 'REFUSED'}: "
+        f"{one['verdicts']} of {one['pictures']} verdicts the same, probabilities within {one['probability']:.4f}, "
+        f"heat maps correlated {one['heat_map']:.4f}"
+        for one in checked["considered"]
+    ]
+    return "\n".join(lines)
 
 
 def result_line(result: Result, elapsed_ms: float) -> str:
@@ -80,7 +115,11 @@ def _plc_lines(plc: Mapping[str, Any]) -> str:
 def status_lines(status: Mapping[str, Any]) -> str:
     """`station status` for people."""
     camera, latency = status["camera"], status["latency_ms"]
-    recipe = f"{status['recipe']} (number {status['recipe_number']}, {status['recipe_hash'][:12]})" if status["recipe"] else "none prepared"
+    recipe = (
+        f"{status['recipe']} (number {status['recipe_number']}, {status['recipe_hash'][:12]}, {status['engine']})"
+        if status["recipe"]
+        else "none prepared"
+    )
     lines = [
         f"{status['name']}: {status['state']}, up {status['uptime_s']:.0f} s",
         f"recipe   {recipe}",

@@ -27,7 +27,7 @@ SERIAL = "SIM-MQ042"
 def measure(product: str) -> dict[str, object]:
     """Accuracy over the classes, and what the verdicts would be at the recipe's minimum probability."""
     found = recipe.find(Path("recipes"), product)
-    judge = inspector.prepare(found, Path("weights"), "cpu")
+    judge = inspector.prepare(found, Path("weights"), Path("data/engines"), "cpu")
     scene = Scene(Path(os.environ["STATION_SIMULATED_DIR"]), SERIAL)
     camera = GenicamCamera([PRODUCER], SERIAL, simulated=True)
     camera.start({**found.document.camera, **SOFTWARE_TRIGGER})

@@ -21,7 +21,7 @@ from station.training.look import Look
 from station.training.workers import Workers
 from station.vision import weights
 from station.vision.dvgg16 import BilinearDVGG16, NetworkDescription
-from station.vision.engine import Engine
+from station.vision.parity import reference
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -177,7 +177,7 @@ def test_every_picture_is_judged_once_by_a_network_that_never_saw_it(tmp_path: P
     assert report["validation"]["images"] == 24
     assert report["validation"]["accuracy"] == pytest.approx(report["cross_validation"]["accuracy"])
     assert report["validation"]["accuracy"] < 0.8
-    engine = Engine(loaded, "cpu")
+    engine = reference(loaded, "cpu")
     right = [engine.see(pixels, form).probabilities.argmax() == label for pixels, form, label in read_pictures(dataset.samples)]
     assert np.mean(right) > 0.95
 

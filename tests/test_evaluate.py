@@ -24,7 +24,7 @@ from station.training.localization import localize
 from station.training.look import passed
 from station.vision import weights
 from station.vision.dvgg16 import BilinearDVGG16, NetworkDescription, bilinear_pool, signed_sqrt_l2
-from station.vision.engine import Engine
+from station.vision.parity import reference
 from station.vision.preprocess import preprocess, rgb_from_file
 from station.vision.segment import Fixed, Otsu
 
@@ -238,7 +238,7 @@ class Plate:
 
     def write(self, training: list[str] | None, localization: str = "{method: fixed, sigma: 110}") -> None:
         card = {} if training is None else {"split": {"training": training}}
-        engine = Engine(weights.LoadedWeights(self.network, self.network.description, {}, ""), "cpu")
+        engine = reference(weights.LoadedWeights(self.network, self.network.description, {}, ""), "cpu")
         sha256 = weights.save(self.home.weights / "plate.safetensors", self.network, card, golden(engine, read_pictures(self.samples)))
         tests = "\n".join(f"  - {{image: {name}.png, class: {name}}}" for name in PARTS)
         (self.home.recipes / "plate" / "recipe.yaml").write_text(

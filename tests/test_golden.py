@@ -19,7 +19,8 @@ from station.recipe import RecipeError
 from station.training.golden import golden
 from station.vision import weights
 from station.vision.dvgg16 import BilinearDVGG16, NetworkDescription
-from station.vision.engine import Engine, EngineError
+from station.vision.engine import EngineError
+from station.vision.parity import reference
 from station.vision.weights import LoadedWeights
 
 Tensors = dict[str, torch.Tensor]
@@ -60,7 +61,7 @@ def tampered(home: Path, change: Callable[[Tensors, dict[str, Any]], object]) ->
 
 
 def prepare(home: Path) -> Inspector:
-    return inspector.prepare(recipe.find(home / "recipes", "bulb"), home / "weights", "cpu")
+    return inspector.prepare(recipe.find(home / "recipes", "bulb"), home / "weights", home / "engines", "cpu")
 
 
 def scale_std(_: Tensors, known: dict[str, Any]) -> None:
@@ -136,7 +137,7 @@ def test_damaged_golden_pictures_are_refused_as_a_recipe(home: Path) -> None:
 def test_a_device_that_is_not_there_is_no_fault_of_the_recipe(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(EngineError, match="cuda"):
-        inspector.prepare(recipe.find(home / "recipes", "bulb"), home / "weights", "cuda")
+        inspector.prepare(recipe.find(home / "recipes", "bulb"), home / "weights", home / "engines", "cuda")
 
 
 def test_the_commands_refuse_what_prepare_refuses(home: Path) -> None:
@@ -200,10 +201,10 @@ def test_golden_pictures_of_any_format_are_scored_as_they_will_be_stored(pixel_f
     loaded = LoadedWeights(network, network.description, {}, "")
     shape = (50, 40, 3) if pixel_format == "RGB8" else (50, 40)
     pixels = [np.random.default_rng(seed).integers(0, full + 1, shape).astype(dtype) for seed in range(2)]
-    engine = Engine(loaded, "cpu")
+    engine = reference(loaded, "cpu")
     chosen = golden(engine, [(one, pixel_format, label) for one in pixels for label in (0, 1)])
     assert chosen
     assert chosen[0].rgb.max() > 150
     assert np.allclose(chosen[0].probabilities, engine.see(pixels[0], pixel_format).probabilities, atol=0.05)
     weights.save(tmp_path / "w.safetensors", network, {}, chosen)
-    assert Engine(weights.load(tmp_path / "w.safetensors"), "cpu").golden_difference == 0
+    assert reference(weights.load(tmp_path / "w.safetensors"), "cpu").golden_difference == 0

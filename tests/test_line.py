@@ -123,7 +123,14 @@ class ScriptedInspector:
         self.sees = "good"
         self.takes_ns = 0
         self.raises: Exception | None = None
+        self.engine = "scripted"
+        self.warmed_ns: list[int] = []
         self._clock = clock
+
+    def keep_warm(self) -> None:
+        self.warmed_ns.append(self._clock.now_ns)
+        if self.raises:
+            raise self.raises
 
     def inspect(self, frame: Frame) -> Inspection:
         self._clock.now_ns += self.takes_ns
@@ -963,3 +970,34 @@ def test_reset_gives_up_what_can_never_be_kept(bench: Bench, monkeypatch: pytest
         bench.say(Command.RESET)
         bench.turn(3)
         assert bench.plc.last.state == State.READY
+
+
+# --- an idle line
+
+
+def test_a_network_is_kept_warm_while_no_part_comes(bench: Bench) -> None:
+    bench.run()
+    warmed_ns = bench.inspectors[1].warmed_ns
+    warmed_ns.clear()
+    bench.turn(30, milliseconds=100)
+    assert 5 <= len(warmed_ns) <= 6
+    assert not bench.inspectors[2].warmed_ns
+
+
+def test_a_part_keeps_the_network_warm_too(bench: Bench) -> None:
+    bench.run()
+    warmed_ns = bench.inspectors[1].warmed_ns
+    warmed_ns.clear()
+    for sequence in range(1, 11):
+        bench.part(sequence)
+        bench.turn(milliseconds=200)
+    assert not warmed_ns
+
+
+def test_a_device_that_is_lost_while_no_part_comes_is_an_error_before_one_does(bench: Bench) -> None:
+    bench.run()
+    bench.inspectors[1].raises = RuntimeError("the GPU fell off the bus")
+    bench.turn(10, milliseconds=100)
+    assert bench.line.state is State.ERROR
+    assert "fell off the bus" in bench.line.causes[ErrorCode.INSPECTION]
+    assert len(bench.inspectors[1].warmed_ns) == 1

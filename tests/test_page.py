@@ -309,7 +309,10 @@ def test_localization_stands_with_its_count_and_both_thresholds(folder: Path) ->
     truths = {folder / "crack" / "1.png": Truth(mask, "mask")}
     subject.evaluation["localization"] = measured = report(subject.looks, truths, ("good",), CLASSES, Fixed(128), 1)
     found = written(replace(subject, truths=truths), folder)
-    assert f"Pointing game: {percent(29 / 30)}, at least {percent(bounds.lower(29, 30))} (n 30; {percent(1.0)} of the 29 that were not called good)" in found.text
+    assert (
+        f"Pointing game: {percent(29 / 30)}, at least {percent(bounds.lower(29, 30))} "
+        f"(n 30; {percent(1.0)} of the 29 that were not called good)" in found.text
+    )
     assert found.row("the recipe's: fixed 128")[1:] == ["30", f"{measured['mean_iou']:.3f}", f"{measured['median_iou']:.3f}"]
     assert found.row("otsu")[1:] == [
         "30",

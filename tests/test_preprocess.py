@@ -2,9 +2,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from station.vision.dvgg16 import NetworkDescription
-from station.vision.preprocess import PIXEL_FORMATS, preprocess, resized_rgb, rgb_from_file
+from station.vision.preprocess import PIXEL_FORMATS, blank, checked, normalise, preprocess, resized_rgb, rgb_from_file
 
 DESCRIPTION = NetworkDescription(("good", "crack"), width=1 / 16, input_size=32)
 COLOUR = (200, 90, 30)  # R G B
@@ -36,6 +38,59 @@ def test_normalisation_is_the_descriptions():
     for channel in range(3):
         expected = (COLOUR[channel] / 255 - DESCRIPTION.mean[channel]) / DESCRIPTION.std[channel]
         assert torch.allclose(tensor[0, channel], torch.tensor(expected, dtype=torch.float32), atol=1e-6)
+
+
+def literal_normalised(rgb: np.ndarray, bits: int) -> np.ndarray:
+    """(N, S, S, 3) -> (N, 3, S, S), pixel by pixel as the docstring says it, in float32."""
+    mean, std = np.array(DESCRIPTION.mean, dtype=np.float32), np.array(DESCRIPTION.std, dtype=np.float32)
+    return ((rgb.astype(np.float32) / np.float32(2**bits - 1) - mean) / std).transpose(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12])
+def test_every_value_is_normalised_to_the_literal_bits_in_every_channel(bits):
+    values = np.arange(2**bits, dtype=np.uint8 if bits == 8 else np.uint16)
+    rgb = np.stack([values, values[::-1], np.roll(values, 1)], axis=-1).reshape(2**bits // 64, 8, 8, 3)
+    tensor = normalise(rgb, f"Mono{bits}", DESCRIPTION)
+    assert tensor.is_contiguous(memory_format=torch.channels_last)
+    assert tensor.numpy().tobytes() == literal_normalised(rgb, bits).tobytes()
+
+
+def test_pixels_in_any_order_of_memory_are_normalised_and_left_as_they_are():
+    rgb = np.random.default_rng(4).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
+    for pixels in (rgb[..., ::-1], rgb.transpose(0, 2, 1, 3), np.asfortranarray(rgb), rgb[:, ::-1], np.broadcast_to(rgb[:1], rgb.shape)):
+        before = pixels.copy()
+        assert normalise(pixels, "RGB8", DESCRIPTION).numpy().tobytes() == literal_normalised(before, 8).tobytes()
+        assert np.array_equal(pixels, before)
+
+
+def test_what_was_given_out_is_not_written_to_again():
+    frames = np.random.default_rng(5).integers(0, 256, (2, 40, 48), dtype=np.uint8)
+    first = preprocess(frames[0], "Mono8", DESCRIPTION)
+    kept = first.clone()
+    preprocess(frames[1], "Mono8", DESCRIPTION)
+    assert torch.equal(first, kept)
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    shape=st.tuples(st.integers(1, 200), st.integers(1, 200)) | st.sampled_from([(64, 64), (96, 64), (32, 32), (128, 64)]),
+    pixel_format=st.sampled_from(["Mono8", "Mono10", "Mono12", "BGR8"]),
+    contrast=st.booleans(),
+)
+def test_converting_after_resizing_gives_the_bits_of_converting_first(seed, shape, pixel_format, contrast):
+    known, size = PIXEL_FORMATS[pixel_format], 32
+    shape = (*shape, 3) if known.components == 3 else shape
+    pixels = np.random.default_rng(seed).integers(0, 2**known.bits, shape)
+    pixels = (pixels >> (known.bits - 1)) * (2**known.bits - 1) if contrast else pixels
+    pixels = pixels.astype(np.uint8 if known.bits == 8 else np.uint16)
+    rgb = cv2.cvtColor(pixels, known.to_rgb)
+    height, width = shape[:2]
+    if height > size or width > size:
+        rgb = cv2.resize(rgb, (min(width, size), min(height, size)), interpolation=cv2.INTER_AREA)
+    if height < size or width < size:
+        rgb = cv2.resize(rgb, (size, size), interpolation=cv2.INTER_LINEAR)
+    assert np.array_equal(resized_rgb(pixels, pixel_format, size), rgb)
 
 
 def test_bgr_and_rgb_are_the_same_picture():
@@ -126,3 +181,11 @@ def test_a_file_that_was_cut_short_is_refused(tmp_path, suffix):
     path.write_bytes(cv2.imencode(suffix, noise)[1].tobytes()[:-2000])
     with pytest.raises(ValueError, match="cut"):
         rgb_from_file(path)
+
+
+@pytest.mark.parametrize("pixel_format", PIXEL_FORMATS)
+def test_blank_pixels_are_what_their_format_promises(pixel_format):
+    pixels = blank(30, 20, pixel_format)
+    checked(pixels, pixel_format)
+    assert pixels.shape[:2] == (20, 30)
+    assert not pixels.any()

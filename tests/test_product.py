@@ -20,7 +20,7 @@ from station.training.golden import golden
 from station.training.train import Goal, Phase, Settings
 from station.vision import weights
 from station.vision.dvgg16 import BilinearDVGG16, NetworkDescription
-from station.vision.engine import Engine
+from station.vision.parity import reference
 from station.vision.preprocess import preprocess
 
 SETTINGS = Settings(
@@ -99,7 +99,7 @@ class Training:
         network = BilinearDVGG16(NetworkDescription(dataset.classes, settings.width, settings.input_size, trunks=1)).eval()
         seen = list(read_pictures(dataset.samples))
         self._solve(network, seen)
-        engine = Engine(weights.LoadedWeights(network, network.description, {}, ""), "cpu")
+        engine = reference(weights.LoadedWeights(network, network.description, {}, ""), "cpu")
         taught = [(pixels, form, self._taught(label, dataset)) for pixels, form, label in seen]
         sha256 = weights.save(output, network, {}, golden(engine, taught))
         return {"weights": str(output), "sha256": sha256, "images": len(dataset.samples), "self_test": self.self_test}
@@ -153,7 +153,7 @@ def retrain(home: Home, pictures: Path, training: Training) -> Any:
 
 def runs(home: Home, name: str = "plate") -> recipe.Recipe:
     """The recipe with its weights, as the station takes it."""
-    return inspector.prepare(recipe.find(home.recipes, name), home.weights, "cpu").recipe
+    return inspector.prepare(recipe.find(home.recipes, name), home.weights, home.engines, "cpu").recipe
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -42,7 +42,7 @@ def untrained_network(home: Path, data: Path, pictures: Path, good: str) -> str:
     from station.training.pretrained import load_trunk
     from station.vision import weights
     from station.vision.dvgg16 import BilinearDVGG16, NetworkDescription
-    from station.vision.engine import Engine
+    from station.vision.parity import reference
     from station.vision.preprocess import preprocess, resized_rgb, rgb_from_file
 
     classes = (good, *sorted(folder.name for folder in pictures.iterdir() if folder.name != good))
@@ -57,7 +57,7 @@ def untrained_network(home: Path, data: Path, pictures: Path, good: str) -> str:
     (home / "weights").unlink()
     (home / "weights").mkdir()
     rgb = resized_rgb(rgb_from_file(some(pictures)[0]), "RGB8", network.description.input_size)
-    seen_now = Engine(weights.LoadedWeights(network, network.description, {}, ""), "cpu").see(rgb, "RGB8")
+    seen_now = reference(weights.LoadedWeights(network, network.description, {}, ""), "cpu").see(rgb, "RGB8")
     golden = [weights.Golden(rgb, seen_now.probabilities)]
     return weights.save(home / "weights/real.safetensors", network, {}, golden)
 
@@ -66,12 +66,12 @@ def write_recipe(home: Path, name: str, sha256: str, pictures: Path) -> None:
     """A recipe whose self-test says of two pictures what the untrained network says of them: the line is what is tested here."""
     from dataclasses import replace
 
-    from station.vision.engine import Engine
+    from station.vision.parity import reference
     from station.vision.preprocess import rgb_from_file
     from station.vision.weights import load
 
     loaded = load(home / "weights/real.safetensors")
-    engine = Engine(replace(loaded), "cpu")
+    engine = reference(replace(loaded), "cpu")
     folder = home / "recipes" / name
     folder.mkdir()
     said: dict[str, str] = {}

@@ -1,8 +1,10 @@
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from station.vision.segment import Fixed, Otsu, Region, segment
+from station.vision.segment import Fixed, Otsu, Region, Threshold, covered, segment
 
 
 def blobs(seed: int) -> np.ndarray:
@@ -37,6 +39,53 @@ def literal_otsu(grey: np.ndarray) -> int:
         return low.size * high.size * (low.mean() - high.mean()) ** 2 if low.size and high.size else 0.0
 
     return max(range(1, 256), key=between)
+
+
+def statistics_of_all_labels(heat: np.ndarray, size: tuple[int, int], threshold: Threshold, min_area_px: int) -> tuple[list, np.ndarray]:
+    """The regions, largest first, and the pixels they cover, from OpenCV's statistics of every pixel: slow, and without any window."""
+    grey = cv2.resize(heat, size, interpolation=cv2.INTER_LINEAR)
+    otsu = cv2.threshold(grey, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)[1]
+    binary = np.where(grey >= threshold.sigma, 255, 0).astype(np.uint8) if isinstance(threshold, Fixed) else otsu
+    _, labels, statistics, _ = cv2.connectedComponentsWithStats(binary, connectivity=8)
+    reported = [label for label in range(1, len(statistics)) if statistics[label][4] >= min_area_px]
+    regions = [
+        Region(tuple(statistics[label][:4].tolist()), int(statistics[label][4]), int(grey[labels == label].max())) for label in reported
+    ]
+    return sorted(regions, key=lambda region: (-region.area_px, region.box)), np.isin(labels, reported)
+
+
+@settings(deadline=None, max_examples=400)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    shape=st.tuples(st.integers(1, 28), st.integers(1, 28)),
+    levels=st.integers(2, 256),
+    size=st.none() | st.tuples(st.integers(1, 200), st.integers(1, 200)),
+    threshold=st.builds(Fixed, st.integers(1, 255)) | st.just(Otsu()),
+    min_area_px=st.sampled_from([0, 1, 2, 5, 50]),
+)
+def test_no_bit_differs_from_the_statistics_of_all_labels(seed, shape, levels, size, threshold, min_area_px):
+    heat = np.random.default_rng(seed).integers(0, levels, shape) * 255 // (levels - 1)
+    arguments = heat.astype(np.uint8), size or shape[::-1], threshold, min_area_px
+    regions, pixels = statistics_of_all_labels(*arguments)
+    assert segment(*arguments) == tuple(regions)
+    assert covered(*arguments).dtype == np.bool_
+    assert np.array_equal(covered(*arguments), pixels)
+
+
+@pytest.mark.parametrize("threshold", [Fixed(60), Fixed(128), Otsu()])
+def test_no_bit_differs_at_a_cameras_size(threshold):
+    arguments = blobs(7), (1328, 1048), threshold, 16
+    regions, pixels = statistics_of_all_labels(*arguments)
+    assert segment(*arguments) == tuple(regions)
+    assert np.array_equal(covered(*arguments), pixels)
+
+
+def test_a_region_in_the_hole_of_another_is_one_of_its_own():
+    heat = np.full((9, 9), 200, dtype=np.uint8)
+    heat[2:7, 2:7] = 0
+    heat[4, 4] = 210
+    assert segment(heat, (9, 9), Fixed(128)) == (Region((0, 0, 9, 9), 56, 200), Region((4, 4, 1, 1), 1, 210))
+    assert covered(heat, (9, 9), Fixed(128), min_area_px=2).sum() == 56
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -28,7 +28,7 @@ from station.training.whitening import Whitening
 from station.training.workers import Workers
 from station.vision import weights
 from station.vision.dvgg16 import BilinearDVGG16, NetworkDescription, signed_sqrt_l2
-from station.vision.engine import Engine
+from station.vision.parity import reference
 from station.vision.preprocess import preprocess
 
 CPU = torch.device("cpu")
@@ -94,7 +94,7 @@ def test_a_network_trained_from_scratch_tells_the_classes_apart(tmp_path: Path) 
     lines: list[str] = []
     report = trained(write_parts(tmp_path / "data", 32), tmp_path / "plate.safetensors", SCRATCH, lines)
     loaded = weights.load(tmp_path / "plate.safetensors")
-    engine = Engine(loaded, "cpu")
+    engine = reference(loaded, "cpu")
     right = [
         engine.see(part(name, seed), "RGB8").probabilities.argmax() == label
         for label, name in enumerate(("good", "scratch"))
@@ -397,7 +397,7 @@ def test_the_golden_pictures_and_the_self_tests_were_never_trained_on(tmp_path: 
     inputs = [preprocess(pixels, form, loaded.description) for pixels, form, _ in read_pictures(held_back.values())]
     for golden in loaded.golden:
         assert any(torch.equal(preprocess(golden.rgb, "RGB8", loaded.description), one) for one in inputs)
-    engine = Engine(loaded, "cpu")
+    engine = reference(loaded, "cpu")
     assert report["self_test"].keys() == {"good", "stain"}
     for name, path in report["self_test"].items():
         ((pixels, form, label),) = read_pictures([held_back[path]])
@@ -424,7 +424,7 @@ def test_what_the_cache_says_of_a_picture_is_what_the_engine_says(
     settings = small(write_trunk(tmp_path / "vgg16.safetensors"), input_size=64, head=head)
     data = write_pictures(tmp_path / "data", 8, HARD, noise=60)
     trained(data, tmp_path / "plate.safetensors", settings)
-    engine = Engine(weights.load(tmp_path / "plate.safetensors"), "cpu")
+    engine = reference(weights.load(tmp_path / "plate.safetensors"), "cpu")
     assert [look.sample for look in looks] == list(split(read_folder(data), settings.validation, settings.seed)[1])
     for look, (pixels, form, _) in zip(looks, read_pictures([look.sample for look in looks]), strict=True):
         seen = engine.see(pixels, form)

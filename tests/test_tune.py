@@ -25,7 +25,7 @@ from station.training.look import Look
 from station.training.tune import LIMITS, SIGMAS, LimitChoice, ThresholdChoice, Tuned, choose_limit, choose_threshold, tune_recipe
 from station.vision import weights
 from station.vision.dvgg16 import BilinearDVGG16, NetworkDescription, bilinear_pool
-from station.vision.engine import Engine
+from station.vision.parity import reference
 from station.vision.preprocess import preprocess, rgb_from_file
 from station.vision.segment import Fixed, Otsu, Threshold, covered
 
@@ -271,7 +271,7 @@ class Plate:
     def make(self, sure: float, trained_on: Sequence[Sample] = ()) -> None:
         network = self._network(sure)
         card = {"split": {"training": [sample.sha256[:16] for sample in trained_on]}}
-        engine = Engine(weights.LoadedWeights(network, network.description, {}, ""), "cpu")
+        engine = reference(weights.LoadedWeights(network, network.description, {}, ""), "cpu")
         sha256 = weights.save(self.home.weights / "plate.safetensors", network, card, golden(engine, read_pictures(self.samples)))
         tests = "".join(f"  - {{image: {name}.png, class: {name}}}\n" for name in self.PARTS)
         (self.folder / "recipe.yaml").write_text(
@@ -340,7 +340,7 @@ def test_with_write_the_recipe_says_what_was_chosen_and_runs(plate: Plate) -> No
     assert localization["chosen"] == {"method": "fixed", "sigma": 96, "mean_iou": 1.0}
     assert tuned["written"] == ["minimum_probability", "localization"]
     assert plate.text == before.replace("0.65", "0.5").replace("{method: otsu}", "{method: fixed, sigma: 96}")
-    inspector.prepare(recipe.load(plate.folder), plate.home.weights, "cpu")
+    inspector.prepare(recipe.load(plate.folder), plate.home.weights, plate.home.engines, "cpu")
     assert plate.tune(plate.masks, write=True)["written"] == []
 
 

@@ -18,7 +18,8 @@ from station.training import pretrained, weights_folder
 from station.training.pretrained import import_torchvision, load_trunk, trunk_sha256
 from station.vision import weights
 from station.vision.dvgg16 import BilinearDVGG16, NetworkDescription
-from station.vision.engine import Engine, EngineError
+from station.vision.engine import EngineError
+from station.vision.parity import reference
 from station.vision.weights import Golden, LoadedWeights, WeightsError
 
 needs_torchvision = pytest.mark.skipif(importlib.util.find_spec("torchvision") is None, reason="the extra `train` is not installed")
@@ -69,7 +70,7 @@ def trained(path: Path, seed: int = 0, with_golden: bool = True) -> str:
     torch.manual_seed(seed)
     network = BilinearDVGG16(NetworkDescription(("good", "crack"), width=1 / 16, input_size=32, trunks=1))
     rgb = np.random.default_rng(seed).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    seen = Engine(LoadedWeights(network, network.description, {}, ""), "cpu").see(rgb, "RGB8")
+    seen = reference(LoadedWeights(network, network.description, {}, ""), "cpu").see(rgb, "RGB8")
     return weights.save(path, network, {}, [Golden(rgb, seen.probabilities)] if with_golden else [])
 
 

@@ -159,7 +159,7 @@ def evaluate_recipe(
         ValueError: a picture cannot be read.
         EngineError: the device is not there, or the network gave no usable answer.
     """
-    prepared = inspector.prepare(find(home.recipes, name), home.weights, device)
+    prepared = inspector.prepare(find(home.recipes, name), home.weights, home.engines, device)
     classes, good = prepared.description.classes, prepared.recipe.document.good
     dataset = read_folder(data, classes)
     found = _ground_truth(masks, boxes, [sample for sample in dataset.samples if classes[sample.label] not in good])

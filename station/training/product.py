@@ -243,7 +243,7 @@ def _tested(product: _Product, report: Report, device: str) -> Recipe:
     try:
         recipe = product.drafted(report["sha256"], report["self_test"])
         (product.draft / "trained.safetensors").replace(product.draft / recipe.document.network.weights)
-        inspector.prepare(recipe, product.draft, device)
+        inspector.prepare(recipe, product.draft, product.home.engines, device)
     except (RecipeError, EngineError, OSError) as error:
         raise _untouched(product, error) from None
     return recipe

@@ -35,7 +35,8 @@ from station.training.trunk_cache import TrunkCache
 from station.training.workers import workers
 from station.vision import weights
 from station.vision.dvgg16 import BilinearDVGG16, Head, NetworkDescription
-from station.vision.engine import Engine, choose_device, make_repeatable
+from station.vision.engine import choose_device, make_repeatable
+from station.vision.parity import reference
 
 PHASE_1 = Phase(epochs=60, learning_rate=1e-3, batch=64, at_once=8, patience=8)
 PHASE_2 = Phase(epochs=10, learning_rate=1e-5, batch=16, at_once=2, patience=3)
@@ -268,7 +269,7 @@ class _Job:
 
     def _looks(self, network: BilinearDVGG16, index: Tensor) -> tuple[Look, ...]:
         """What the network says of the pictures index (n,), through the engine that is deployed."""
-        engine = Engine(weights.LoadedWeights(network, network.description, {}, "", ()), self.settings.device)
+        engine = reference(weights.LoadedWeights(network, network.description, {}, "", ()), self.settings.device)
         looks = []
         for sample in (self.dataset.samples[position] for position in index.tolist()):
             ((pixels, pixel_format, _),) = read_pictures([sample])
@@ -307,7 +308,7 @@ def _write(output: Path, trained: _Trained, job: _Job, goal: Goal, began_s: floa
     }
     right = [look for look in trained.looks if look.probabilities.argmax() == look.sample.label]
     right.sort(key=lambda look: float(look.probabilities.max()))
-    engine = Engine(weights.LoadedWeights(network, network.description, {}, "", ()), job.settings.device)
+    engine = reference(weights.LoadedWeights(network, network.description, {}, "", ()), job.settings.device)
     scores = golden(engine, read_pictures(_first_of_each_class(right, _GOLDEN_CANDIDATES)))
     if not scores:
         raise TrainingError(

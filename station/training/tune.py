@@ -293,7 +293,7 @@ def _write(home: Home, device: str, recipe: Recipe, limit: Limit | None, thresho
     if find(home.recipes, recipe.name).hash != recipe.hash:
         raise RecipeError(f"{recipe.file}: was changed while it was tuned; tune again")
     try:
-        inspector.prepare(replace(recipe, document=document), home.weights, device)
+        inspector.prepare(replace(recipe, document=document), home.weights, home.engines, device)
     except RecipeError as error:
         raise RecipeError(f"{recipe.file}: {', '.join(changes)}: not changed: with {changes} the recipe fails: {error}") from None
     recipe_file.edit(recipe.file, changes)

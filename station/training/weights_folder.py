@@ -16,7 +16,8 @@ from torch import Tensor
 from station.config import Home
 from station.recipe import Recipe, load_all
 from station.training.pretrained import imagenet_file, is_imagenet, load_trunk, trunk_sha256
-from station.vision.engine import GOLDEN_TOLERANCE, Engine, EngineError, GoldenError, choose_device
+from station.vision.engine import GOLDEN_TOLERANCE, EngineError, GoldenError, choose_device
+from station.vision.parity import reference
 from station.vision.weights import LoadedWeights, WeightsError, load, write_whole
 
 
@@ -171,7 +172,7 @@ def _verified(home: Home, name: str, recipes: Mapping[str, Recipe], device: str)
     try:
         loaded = load(file)
         sha256, golden = loaded.sha256, len(loaded.golden)
-        difference = Engine(loaded, device).golden_difference if golden else None
+        difference = reference(loaded, device).golden_difference if golden else None
         if not golden:
             wrong.append(f"{file}: holds no golden pictures, so nothing tells how it should score; train it again")
     except WeightsError as error:

@@ -5,5 +5,8 @@ dvgg16       four VGG16 trunks, two D-VGG16s, bilinear pooling, logits         E
 gradcam      the heat map in closed form, within the same forward pass         Eq. 4-5
 segment      heat map -> regions in camera pixels, fixed or Otsu               Eq. 6
 weights      the weights file: tensors and the description they belong to
-engine       a loaded network, warm and ready: frame in, scores and heat map out
+engine       a network that runs: frame in, scores and heat map out
+  torch_cpu, openvino_cpu, cuda   by which library, where; device_preprocess does on the device what preprocess does with OpenCV
+parity       the gate: an engine judges parts only if it says what the fp32 network says
+built        engines built, compared and kept on this machine
 """

@@ -70,24 +70,31 @@ def resized_rgb(pixels: Pixels, pixel_format: str, size: int) -> Pixels:
     Raises:
         ValueError: as `preprocess`.
     """
-    known = _checked(pixels, pixel_format)
-    rgb = pixels if known.to_rgb is None else cv2.cvtColor(pixels, known.to_rgb)
-    height, width = rgb.shape[:2]
-    if height > size or width > size:
-        rgb = cv2.resize(rgb, (min(width, size), min(height, size)), interpolation=cv2.INTER_AREA)
-    if height < size or width < size:
-        rgb = cv2.resize(rgb, (size, size), interpolation=cv2.INTER_LINEAR)
-    return cast(Pixels, rgb)
+    to_rgb = checked(pixels, pixel_format).to_rgb
+    if to_rgb is None:
+        return _square(pixels, size)
+    if to_rgb in _BAYER.values():
+        return _square(cast(Pixels, cv2.cvtColor(pixels, to_rgb)), size)
+    # Resizing treats each channel by itself: the same bits as converting first, from fewer numbers.
+    return cast(Pixels, cv2.cvtColor(_square(pixels, size), to_rgb))
 
 
 def normalise(rgb: Pixels, pixel_format: str, description: NetworkDescription) -> Tensor:
     """RGB pictures (S, S, 3) or (N, S, S, 3) in the range of `pixel_format` -> float32 (N, 3, S, S), channels-last in memory."""
-    mean = np.array(description.mean, dtype=np.float32)
-    std = np.array(description.std, dtype=np.float32)
     full = np.float32(2 ** PIXEL_FORMATS[pixel_format].bits - 1)
-    values = (rgb.astype(np.float32) / full - mean) / std
+    values = np.divide(rgb, full, dtype=np.float32, order="C")
+    rows = values.reshape(-1, 3 * rgb.shape[-2])  # numpy is six times as fast along whole rows as along three channels
+    rows -= np.tile(np.array(description.mean, dtype=np.float32), rgb.shape[-2])
+    rows /= np.tile(np.array(description.std, dtype=np.float32), rgb.shape[-2])
     nhwc = torch.from_numpy(values.reshape(-1, *values.shape[-3:]))  # (N, S, S, 3)
     return nhwc.permute(0, 3, 1, 2)
+
+
+def blank(width: int, height: int, pixel_format: str) -> Pixels:
+    """Black pixels of a format of `PIXEL_FORMATS`."""
+    known = PIXEL_FORMATS[pixel_format]
+    shape = (height, width) if known.components == 1 else (height, width, known.components)
+    return np.zeros(shape, np.uint8) if known.bits == 8 else np.zeros(shape, np.uint16)
 
 
 def rgb_from_file(path: Path) -> npt.NDArray[np.uint8]:
@@ -109,7 +116,22 @@ def rgb_from_file(path: Path) -> npt.NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
-def _checked(pixels: Pixels, pixel_format: str) -> PixelFormat:
+def _square(picture: Pixels, size: int) -> Pixels:
+    """(height, width) or (height, width, 3) -> (size, size) or (size, size, 3); the picture itself when it has that size."""
+    height, width = picture.shape[:2]
+    if height > size or width > size:
+        picture = cast(Pixels, cv2.resize(picture, (min(width, size), min(height, size)), interpolation=cv2.INTER_AREA))
+    if height < size or width < size:
+        picture = cast(Pixels, cv2.resize(picture, (size, size), interpolation=cv2.INTER_LINEAR))
+    return picture
+
+
+def checked(pixels: Pixels, pixel_format: str) -> PixelFormat:
+    """What is known of the format, once the pixels are what it promises.
+
+    Raises:
+        ValueError: as `preprocess`.
+    """
     known = PIXEL_FORMATS.get(pixel_format)
     if known is None:
         raise ValueError(f"PixelFormat {pixel_format!r} cannot be inspected; set the camera to one of {', '.join(PIXEL_FORMATS)}")

@@ -7,16 +7,17 @@ keys, so that the same input gives the same bytes and the same SHA-256.
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -26,6 +27,9 @@ from station.vision.dvgg16 import BilinearDVGG16, NetworkDescription
 GOLDEN_LIMIT = 4
 """A weights file holds at most so many golden pictures: each costs a frame's time whenever the network is loaded."""
 _GOLDEN = "golden."
+_METADATA = "__metadata__"
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "U8": torch.uint8}
+_CHUNK_BYTES = 1 << 20
 
 
 class WeightsError(Exception):
@@ -60,6 +64,17 @@ class LoadedWeights:
     card: Mapping[str, object]
     sha256: str
     golden: tuple[Golden, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class WeightsFile:
+    """A weights file without its tensors; attributes as of `LoadedWeights`."""
+
+    path: Path
+    description: NetworkDescription
+    card: Mapping[str, object]
+    sha256: str
+    golden: tuple[Golden, ...]
 
 
 def save(path: Path, network: BilinearDVGG16, card: Mapping[str, object], golden: Sequence[Golden]) -> str:
@@ -106,39 +121,128 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def load(path: Path) -> LoadedWeights:
-    """The network of a weights file, built from the very bytes whose SHA-256 it carries.
+    """The network of a weights file, built from the very bytes whose SHA-256 it carries; they are in memory only once.
 
     Raises:
         WeightsError: the file is missing, cut short, not one of ours, or its tensors do not fit its description.
     """
+    file, network = _read(path, keep=True)
+    return LoadedWeights(network, file.description, file.card, file.sha256, file.golden)
+
+
+def read(path: Path) -> WeightsFile:
+    """Everything of a weights file but its tensors, which are hashed on the way and not kept.
+
+    Raises:
+        WeightsError: as `load`.
+    """
+    return _read(path, keep=False)[0]
+
+
+def _read(path: Path, *, keep: bool) -> tuple[WeightsFile, BilinearDVGG16]:
+    """A weights file and its network: each tensor in memory of its own, so that none keeps the others, or without `keep` on `meta`."""
+    tensors: dict[str, Tensor] = {}
+    pictures: dict[str, Tensor] = {}
     try:
-        data = path.read_bytes()
+        with path.open("rb") as opened:
+            file = _HashedFile(opened)
+            header, layout = _header(file)
+            description, card, scores = _metadata(path, header)
+            for name, dtype, shape, size in layout:
+                if name.startswith(_GOLDEN):
+                    pictures[name] = file.take(size).view(dtype).reshape(shape)
+                elif keep:
+                    tensors[name] = file.take(size).view(dtype).reshape(shape).float()
+                else:
+                    file.skip(size)
+                    tensors[name] = torch.empty(shape, device="meta")
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror}; bring the file there or correct the recipe") from error
-    try:
-        tensors = safetensors.torch.load(data)
-    except safetensors.SafetensorError as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise WeightsError(f"{path}: is cut short or no safetensors file ({error}); copy it again") from error
-    description, card, scores = _read_metadata(path, data)
-    pictures = {name: tensors.pop(name) for name in sorted(tensors) if name.startswith(_GOLDEN)}
+    network = _network(path, description, tensors)
+    try:
+        golden = _golden(dict(sorted(pictures.items())), scores, description)
+    except ValueError as error:
+        raise WeightsError(f"{path}: its golden pictures are damaged: {error}; copy the file again") from error
+    return WeightsFile(path, description, card, file.sha256(), golden), network
+
+
+def _network(path: Path, description: NetworkDescription, tensors: Mapping[str, Tensor]) -> BilinearDVGG16:
+    """The network that is these tensors."""
     with torch.device("meta"):
         network = BilinearDVGG16(description)
     try:
-        network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
+        network.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
         raise WeightsError(f"{path}: its tensors do not fit its description: {error}") from error
-    try:
-        golden = _golden(pictures, scores, description)
-    except ValueError as error:
-        raise WeightsError(f"{path}: its golden pictures are damaged: {error}; copy the file again") from error
-    return LoadedWeights(network.requires_grad_(False).eval(), description, card, hashlib.sha256(data).hexdigest(), golden)
+    return network.requires_grad_(False).eval()
 
 
-def _read_metadata(path: Path, data: bytes) -> tuple[NetworkDescription, Mapping[str, object], Any]:
-    """Description, card and golden scores from a safetensors file's header: 8 bytes of its length, little-endian, then JSON."""
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+class _HashedFile:
+    """A file that is read once, from its start to its end, and hashed on the way."""
+
+    def __init__(self, file: BufferedReader) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+        self._passing = memoryview(bytearray(_CHUNK_BYTES))
+        self.left = os.fstat(file.fileno()).st_size
+
+    def take(self, size: int) -> Tensor:
+        """The next bytes: uint8 (size,).
+
+        Raises:
+            ValueError: the file has fewer.
+        """
+        if not 0 <= size <= self.left:
+            raise ValueError(f"{size} bytes are missing, {self.left} are left")
+        data = torch.empty(size, dtype=torch.uint8)
+        self._fill(data.numpy().data)
+        return data
+
+    def skip(self, size: int) -> None:
+        """Hashes the next bytes without holding more than a few of them at a time."""
+        for start in range(0, size, len(self._passing)):
+            self._fill(self._passing[: size - start])
+
+    def _fill(self, data: memoryview) -> None:
+        if self._file.readinto(data) != len(data):
+            raise ValueError("it was cut while it was read")
+        self._digest.update(data)
+        self.left -= len(data)
+
+    def sha256(self) -> str:
+        """Of what was read, 64 hex digits."""
+        return self._digest.hexdigest()
+
+
+def _header(file: _HashedFile) -> tuple[dict[str, Any], list[tuple[str, torch.dtype, list[int], int]]]:
+    """A safetensors file's header (8 bytes of its length, then JSON), and name, dtype, shape and bytes of each tensor, in their order.
+
+    Raises:
+        ValueError, TypeError, KeyError: the file is damaged: the tensors do not fill what is left of it exactly, without gap or overlap.
+    """
+    header = json.loads(file.take(int.from_bytes(file.take(8).numpy().tobytes(), "little")).numpy().tobytes())
+    if not isinstance(header, dict):
+        raise TypeError("its header is no JSON object")
+    tensors = [
+        (entry["data_offsets"], name, _DTYPES[entry["dtype"]], entry["shape"]) for name, entry in header.items() if name != _METADATA
+    ]
+    layout, at = [], 0
+    for (begin, end), name, dtype, shape in sorted(tensors, key=lambda tensor: tensor[0]):
+        if begin != at or end - begin != math.prod(shape) * dtype.itemsize or min(shape, default=0) < 0:
+            raise ValueError(f"{name} is not where its header says")
+        layout.append((name, dtype, shape, end - begin))
+        at = end
+    if at != file.left:
+        raise ValueError(f"its header names {at} bytes of tensors, there are {file.left}")
+    return header, layout
+
+
+def _metadata(path: Path, header: Mapping[str, Any]) -> tuple[NetworkDescription, Mapping[str, object], Any]:
+    """Description, card and golden scores from a safetensors file's header."""
     try:
-        station = json.loads(header["__metadata__"]["station"])
+        station = json.loads(header[_METADATA]["station"])
         described, card = station["description"], station["card"]
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise WeightsError(f"{path}: holds no description of a network; it was not written by `station train`") from error

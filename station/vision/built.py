@@ -1,0 +1,251 @@
+"""Engines of a network on this machine: built once in a process of their own, compared with fp32, kept by the hash of all they depend on.
+
+    HOME/data/engines/KEY/engine.json     what was built, how near it is to fp32, how fast it was; a built model lies beside it
+
+Nothing kept is trusted across a change: KEY is the hash of the weights, the engine, the pictures, the versions of the libraries and of this
+code, and the processor. A model is opened only if its file still is what was compared.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import platform
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from station.vision import weights
+from station.vision.dvgg16 import NetworkDescription
+from station.vision.engine import Engine, EngineError, Precision, Runner, choose_device
+from station.vision.parity import Pair, Parity, Passes, Picture, compare, pair, reference
+from station.vision.weights import WeightsFile
+
+Wanted = Precision | Literal["auto"]
+"""A recipe's precision; `auto` is the fastest that passes the parity gate."""
+_BUILDER = 1
+"""Counts up when this code builds another model of the same network."""
+_KEPT = 16
+"""So many built engines stay, some 250 MB each at the most."""
+_PACKAGES = {"torch": ("torch",), "openvino": ("torch", "openvino", "nncf")}
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """An engine there can be: which library runs it where, and in what its trunks compute."""
+
+    library: Literal["torch", "openvino"]
+    device: Literal["cpu", "cuda"]
+    precision: Precision
+
+    @property
+    def name(self) -> str:
+        """Such as `openvino-cpu-int8`."""
+        return f"{self.library}-{self.device}-{self.precision}"
+
+
+KINDS = (
+    Kind("openvino", "cpu", "fp32"),
+    Kind("openvino", "cpu", "int8"),
+    Kind("torch", "cuda", "fp16"),
+    Kind("torch", "cuda", "bf16"),
+)
+"""All that are built and compared; torch in fp32, on either device, is what they are compared with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What is kept of an engine beside its model: engine.json.
+
+    Attributes:
+        name: of the engine.
+        pairs: every golden and every self-test picture, seen by fp32 and by this engine.
+        frame_ms, fp32_ms: shortest time of a frame at the network's own size, this engine's and fp32's on torch, measured in turn.
+        model: SHA-256 of each file of the model; empty where there is none.
+    """
+
+    name: str
+    pairs: tuple[Pair, ...]
+    frame_ms: float
+    fp32_ms: float
+    model: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """An engine in hand, and what every engine that was considered for it came to."""
+
+    engine: Engine
+    considered: tuple[tuple[Built, Parity], ...]
+
+
+def ready(file: WeightsFile, wanted: Wanted, device: str, engines: Path, self_test: Sequence[Picture], passes: Passes) -> Ready:
+    """The engine for a network in the wanted precision, verified and warm; builds what is not there yet, which may take minutes.
+
+    `fp32` is torch's. Any other is used only if it passes the parity gate on the golden pictures, which no model is calibrated by, and on
+    the recipe's self-test pictures, which int8 is calibrated by. `auto` is the fastest that passes, fp32 among them.
+
+    Args:
+        engines: the folder of what was built.
+        self_test: pictures of the recipe's product.
+
+    Raises:
+        EngineError, GoldenError: there is no such engine here, it does not pass, it cannot be built, or as `Engine`.
+        WeightsError: as `load`.
+    """
+    where = choose_device(device).type
+    if wanted == "fp32":
+        return Ready(reference(weights.load(file.path), where), ())
+    kinds = [kind for kind in KINDS if kind.device == where and wanted in ("auto", kind.precision) and _installed(kind.library)]
+    if not kinds and wanted != "auto":
+        raise EngineError(
+            f"network.precision: {wanted} does not run on {where} here; write fp32 or auto"
+            + (", or install OpenVINO: pip install station[openvino]" if where == "cpu" and wanted == "int8" else "")
+        )
+    considered = []
+    for kind in kinds:
+        built = _built(file, kind, engines, self_test)
+        considered.append((built, compare(built.pairs, passes)))
+    fit = [built for built, parity in considered if parity.holds]
+    if not fit and wanted != "auto":
+        built, parity = considered[0]
+        raise EngineError(f"network.precision: {wanted}: {built.name} does not say what fp32 says: {parity}; write fp32 or auto")
+    fastest = min(fit, key=lambda built: built.frame_ms / built.fp32_ms, default=None)
+    if fastest is None or (wanted == "auto" and fastest.frame_ms >= fastest.fp32_ms):
+        return Ready(reference(weights.load(file.path), where), tuple(considered))
+    return Ready(_open(file, fastest, engines, self_test), tuple(considered))
+
+
+def _built(file: WeightsFile, kind: Kind, engines: Path, self_test: Sequence[Picture]) -> Built:
+    """What is kept of this engine; builds it where nothing is, or not what was compared."""
+    folder = engines / _key(file, kind, self_test)
+    kept = _kept(folder)
+    if kept is None:
+        engines.mkdir(parents=True, exist_ok=True)
+        context = multiprocessing.get_context("spawn")  # memory, threads and libraries of the building stay out of the station
+        with ProcessPoolExecutor(1, mp_context=context, initializer=_step_back) as pool:
+            try:
+                kept = pool.submit(_build, file.path, kind, tuple(self_test), folder).result()
+            except BrokenProcessPool as error:
+                raise EngineError(f"{kind.name}: building it died, out of memory perhaps; write network.precision: fp32") from error
+    os.utime(folder)  # used: the last to go
+    return kept
+
+
+def _kept(folder: Path) -> Built | None:
+    """What lies in the folder, if it is what was put there."""
+    try:
+        document = json.loads((folder / "engine.json").read_text(encoding="utf-8"))
+        pairs = tuple(Pair(tuple(one["fp32"]), tuple(one["engine"]), one["heat_map"]) for one in document.pop("pairs"))
+        built = Built(pairs=pairs, **document)
+        whole = all(_file_hash(folder / name) == sha256 for name, sha256 in built.model.items())
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return built if whole else None
+
+
+def _build(path: Path, kind: Kind, self_test: Sequence[Picture], folder: Path) -> Built:
+    """Builds, compares and times an engine, and puts it into `folder`, whole."""
+    loaded = weights.load(path)
+    fp32 = reference(loaded, kind.device)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unfinished-") as temporary:
+        unfinished = Path(temporary) / folder.name
+        unfinished.mkdir()
+        if kind.library == "openvino":
+            from station.vision import openvino_cpu  # noqa: PLC0415  an optional extra
+
+            openvino_cpu.build(loaded.network, "int8" if kind.precision == "int8" else "fp32", _both_ways(self_test), unfinished)
+        engine = Engine(kind.name, _runner(kind, path, loaded.description, unfinished), loaded.description, ())
+        pairs, times = [], []
+        for pixels, pixel_format in [*((one.rgb, "RGB8") for one in loaded.golden), *self_test]:
+            start = time.perf_counter()
+            was = fp32.see(pixels, pixel_format)
+            between = time.perf_counter()
+            pairs.append(pair(was, engine.see(pixels, pixel_format)))
+            times.append((time.perf_counter() - between, between - start))
+        engine_s, fp32_s = (min(one) for one in zip(*times, strict=True))  # other work only ever adds
+        model = {part.name: _file_hash(part) for part in sorted(unfinished.iterdir())}
+        built = Built(kind.name, tuple(pairs), engine_s * 1e3, fp32_s * 1e3, model)
+        weights.write_whole(unfinished / "engine.json", json.dumps(asdict(built), indent=1).encode())
+        shutil.rmtree(folder, ignore_errors=True)
+        unfinished.replace(folder)
+    _only_the_newest(folder.parent)
+    return built
+
+
+def _step_back() -> None:
+    """The line runs on while an engine is built; what the libraries print is no answer of a command."""
+    os.nice(10)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _both_ways(pictures: Sequence[Picture]) -> list[Picture]:
+    """The pictures and their mirror images."""
+    return [*pictures, *((pixels[:, ::-1].copy(), pixel_format) for pixels, pixel_format in pictures)]
+
+
+def _open(file: WeightsFile, built: Built, engines: Path, self_test: Sequence[Picture]) -> Engine:
+    kind = next(kind for kind in KINDS if kind.name == built.name)
+    folder = engines / _key(file, kind, self_test)
+    return Engine(kind.name, _runner(kind, file.path, file.description, folder), file.description, file.golden)
+
+
+def _runner(kind: Kind, path: Path, description: NetworkDescription, folder: Path) -> Runner:
+    if kind.library == "openvino":
+        from station.vision.openvino_cpu import OpenVinoCpu  # noqa: PLC0415  an optional extra
+
+        return OpenVinoCpu(folder, description)
+    from station.vision.cuda import Cuda  # noqa: PLC0415  only where there is a CUDA device
+
+    assert kind.precision != "int8"
+    return Cuda(weights.load(path).network, kind.precision)
+
+
+def _key(file: WeightsFile, engine: Kind, self_test: Sequence[Picture]) -> str:
+    """The hash of everything that a built engine depends on."""
+    depends = {
+        "weights": file.sha256,
+        "engine": engine.name,
+        "pictures": [_hash(f"{kind} {pixels.shape} ".encode() + pixels.tobytes()) for pixels, kind in self_test],
+        "versions": {name: version(name) for name in _PACKAGES[engine.library]},
+        "builder": _BUILDER,
+        "device": torch.cuda.get_device_name() if engine.device == "cuda" else _processor(),
+    }
+    return _hash(json.dumps(depends, sort_keys=True).encode())[:32]
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _processor() -> str:
+    """The processor's name, and how many of it there are."""
+    found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+    return f"{os.cpu_count()} x {found[1] if found else platform.machine()}"
+
+
+def _installed(library: str) -> bool:
+    return all(find_spec(name) is not None for name in _PACKAGES[library])
+
+
+def _only_the_newest(engines: Path) -> None:
+    """The engines that were not used for longest go."""
+    kept = sorted(engines.glob("*/engine.json"), key=lambda file: file.parent.stat().st_mtime, reverse=True)
+    for old in kept[_KEPT:]:
+        shutil.rmtree(old.parent, ignore_errors=True)
