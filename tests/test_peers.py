@@ -71,6 +71,14 @@ def test_the_packages_heat_map_is_the_closed_forms_stretched(packaged: Callable[
     assert np.abs(theirs[0].numpy() - stretched).max() < 1e-5
 
 
+def test_a_shared_trunk_that_stands_four_times_says_the_same(packaged: Callable[..., peers.Look]) -> None:
+    x, shared = a_picture(), network(trunks=1)
+    logits, heat = packaged(network(trunks=1))(x)
+    of_four, theirs = peers.package_on_four_trunks(shared)(x)
+    assert torch.allclose(of_four, logits, rtol=1e-12)
+    assert torch.allclose(theirs, heat, atol=1e-6)
+
+
 def test_a_peer_looks_again_and_says_the_same_and_leaves_no_hook() -> None:
     x, made = a_picture(), network()
     look = literal_hooks(made)

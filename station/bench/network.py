@@ -23,7 +23,7 @@ import torch
 
 from station.bench import floor, report, timing
 from station.bench.engines import Contending, contending, in_its_own_process, picture
-from station.bench.peers import PEERS, Look, PeerMissingError
+from station.bench.peers import ON_FOUR_TRUNKS, PEERS, Look, PeerMissingError, package_on_four_trunks
 from station.bench.report import Shown
 from station.vision import weights
 from station.vision.dvgg16 import BilinearDVGG16, NetworkDescription
@@ -67,7 +67,7 @@ def measure(file: Path, device: str, precision: Precision, frames: int, words: s
         memory = _memory_mb(file)
         contenders: list[tuple[str, Callable[[], Answer]]] = [(engine.name, partial(ours.run, *frame))]
         contenders += [(other.name, partial(other.open(file, Path(folder) / other.name).run, *frame)) for other in engines[1:]]
-        for name, peer in PEERS:
+        for name, peer in PEERS if weights.read(file).description.trunks == 4 else (*PEERS, (ON_FOUR_TRUNKS, package_on_four_trunks)):
             try:
                 contenders.append((name, _on_frames(peer, file, where, *frame)))
             except PeerMissingError as error:
@@ -182,9 +182,9 @@ def _is_full(description: NetworkDescription) -> bool:
 
 
 def _against(times: timing.Times, name: str, ours: Contending, description: NetworkDescription) -> Shown:
-    """How many times faster the engine is; what is wanted of it holds for the whole network against the package."""
+    """How many times faster the engine is; what is wanted holds against the package on the paper's four trunks."""
     wanted = None
-    if name == "grad-cam package" and _is_full(description):
+    if name == (ON_FOUR_TRUNKS if description.trunks == 1 else "grad-cam package") and _is_full(description):
         if ours.device == "cuda":
             wanted = 20.0
         elif ours.precision == "int8":

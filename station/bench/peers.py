@@ -5,6 +5,7 @@ what they differ in is the work.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -80,11 +81,26 @@ def package(network: BilinearDVGG16) -> Look:
     return look
 
 
+def package_on_four_trunks(network: BilinearDVGG16) -> Look:
+    """The package on the paper's network, where a shared trunk stands four times: the same numbers for those who do not share it.
+
+    Raises:
+        PeerMissingError: as `package`.
+    """
+    like = network.classifier.weight
+    four = BilinearDVGG16(replace(network.description, trunks=4)).to(like.device, like.dtype).eval()
+    four.load_state_dict(network.state_dict(), strict=False)
+    for trunk in four.trunks:
+        trunk.load_state_dict(network.trunks[0].state_dict())
+    return package(four)
+
+
 PEERS: tuple[tuple[str, Callable[[BilinearDVGG16], Look]], ...] = (
     ("grad-cam package", package),
     ("literal hooks", literal_hooks),
     ("autograd through the head", autograd_head),
 )
+ON_FOUR_TRUNKS = "grad-cam package, four trunks"
 
 
 class _Logits(nn.Module):

@@ -185,9 +185,8 @@ def _build(path: Path, kind: Kind, self_test: Sequence[Picture], folder: Path) -
 
 
 def _step_back() -> None:
-    """The line runs on while an engine is built; what the libraries print is no answer of a command."""
+    """The line runs on while an engine is built."""
     os.nice(10)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _both_ways(pictures: Sequence[Picture]) -> list[Picture]:

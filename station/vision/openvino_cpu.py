@@ -1,6 +1,9 @@
 """OpenVINO on the CPU, fp32 or int8: the whole network, class scores and heat map, as one graph. Needs the optional extra `openvino`."""
 
+import logging
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Literal
 
@@ -64,16 +67,18 @@ def build(network: BilinearDVGG16, precision: Literal["fp32", "int8"], pictures:
     if precision == "int8":
         import nncf  # noqa: PLC0415  takes seconds, and only building needs it
 
+        nncf.set_log_level(logging.ERROR)
         behind = [op.get_friendly_name() for op in model.get_ordered_ops() if not op.get_friendly_name().startswith(_TRUNKS)]
         inputs = [_nhwc(preprocess(pixels, pixel_format, network.description)) for pixels, pixel_format in pictures]
-        model = nncf.quantize(
-            model,
-            nncf.Dataset(inputs),
-            subset_size=len(inputs),
-            preset=nncf.QuantizationPreset.MIXED,
-            fast_bias_correction=False,
-            ignored_scope=nncf.IgnoredScope(names=behind, validate=False),
-        )
+        with redirect_stdout(sys.stderr):  # its progress is no answer of a command
+            model = nncf.quantize(
+                model,
+                nncf.Dataset(inputs),
+                subset_size=len(inputs),
+                preset=nncf.QuantizationPreset.MIXED,
+                fast_bias_correction=False,
+                ignored_scope=nncf.IgnoredScope(names=behind, validate=False),
+            )
     openvino.save_model(model, folder / MODEL, compress_to_fp16=False)
 
 
