@@ -75,7 +75,7 @@ def test_a_frame_of_the_lines_camera_comes_out_the_same():
     assert not differences(noise("BayerRG8", 2048, 2048), "BayerRG8", 448).any()
     twelve = differences(noise("BayerGR12", 1024, 1280), "BayerGR12", 448)
     assert twelve.max() <= 1
-    assert (twelve > 0).mean() < 0.001
+    assert (twelve > 0).mean() < 0.005
 
 
 @pytest.mark.parametrize("pixel_format", sorted(PIXEL_FORMATS))

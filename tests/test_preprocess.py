@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from station.vision.dvgg16 import NetworkDescription
-from station.vision.preprocess import PIXEL_FORMATS, blank, checked, normalise, preprocess, resized_rgb, rgb_from_file
+from station.vision.preprocess import PIXEL_FORMATS, blank, checked, halvings, normalise, preprocess, resized_rgb, rgb_from_file
 
 DESCRIPTION = NetworkDescription(("good", "crack"), width=1 / 16, input_size=32)
 COLOUR = (200, 90, 30)  # R G B
@@ -85,7 +85,9 @@ def test_converting_after_resizing_gives_the_bits_of_converting_first(seed, shap
     pixels = (pixels >> (known.bits - 1)) * (2**known.bits - 1) if contrast else pixels
     pixels = pixels.astype(np.uint8 if known.bits == 8 else np.uint16)
     rgb = cv2.cvtColor(pixels, known.to_rgb)
-    height, width = shape[:2]
+    while not rgb.shape[0] % 2 and not rgb.shape[1] % 2 and min(rgb.shape[:2]) >= 2 * size:
+        rgb = cv2.resize(rgb, (rgb.shape[1] // 2, rgb.shape[0] // 2), interpolation=cv2.INTER_AREA)
+    height, width = rgb.shape[:2]
     if height > size or width > size:
         rgb = cv2.resize(rgb, (min(width, size), min(height, size)), interpolation=cv2.INTER_AREA)
     if height < size or width < size:
@@ -102,6 +104,21 @@ def test_bgr_and_rgb_are_the_same_picture():
 def test_full_scale_is_the_same_white_at_every_depth(bits, dtype):
     white = preprocess(np.full((40, 48), 255, dtype=np.uint8), "Mono8", DESCRIPTION)
     assert torch.equal(preprocess(np.full((40, 48), 2**bits - 1, dtype=dtype), f"Mono{bits}", DESCRIPTION), white)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"), [(64, 64, 1), (63, 128, 0), (128, 96, 1), (256, 128, 2), (62, 128, 0), (32, 32, 0)]
+)
+def test_a_picture_is_halved_while_it_stays_large_enough(height, width, expected):
+    assert halvings(height, width, 32) == expected
+
+
+def test_halving_first_is_a_grey_level_or_two_from_averaging_at_once():
+    scene = cv2.GaussianBlur(np.random.default_rng(3).integers(0, 256, (608, 672, 3), dtype=np.uint8), (0, 0), 2.5)
+    at_once = cv2.resize(scene, (224, 224), interpolation=cv2.INTER_AREA)
+    difference = np.abs(resized_rgb(scene, "RGB8", 224).astype(int) - at_once)
+    assert 0 < difference.max() <= 4
+    assert difference.mean() < 1
 
 
 def test_shrinking_averages_and_growing_interpolates():

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from station.vision.dvgg16 import NetworkDescription
-from station.vision.preprocess import PIXEL_FORMATS, Pixels
+from station.vision.preprocess import PIXEL_FORMATS, Pixels, halvings
 
 _FILTERS = {"RG": "RGGB", "GR": "GRBG", "GB": "GBRG", "BG": "BGGR"}
 _LINEAR_BITS = 11
@@ -124,9 +124,10 @@ class _Resize(Protocol):
 
 
 def _resizes(height: int, width: int, size: int, bits: int, device: torch.device) -> list[_Resize]:
-    """What `resized_rgb` does: axes that shrink by area, rounded; then axes that grow."""
+    """What `resized_rgb` does: halved as often as can be; axes that shrink by area, rounded; then axes that grow."""
+    steps: list[_Resize] = [_WholeArea(2, 2, device)] * (halved := halvings(height, width, size))
+    height, width = height >> halved, width >> halved
     h, w = min(height, size), min(width, size)
-    steps: list[_Resize] = []
     if (h, w) != (height, width):
         whole = height % h == 0 and width % w == 0
         steps.append(_WholeArea(height // h, width // w, device) if whole else _Area(height, width, h, w, device))

@@ -65,7 +65,8 @@ def preprocess(pixels: Pixels, pixel_format: str, description: NetworkDescriptio
 def resized_rgb(pixels: Pixels, pixel_format: str, size: int) -> Pixels:
     """The whole picture as RGB at (size, size, 3), its own dtype and range kept; proportions are not, as in the paper.
 
-    An axis that shrinks is averaged over (`INTER_AREA`), an axis that grows is interpolated (`INTER_LINEAR`).
+    An axis that shrinks is averaged over (`INTER_AREA`), an axis that grows is interpolated (`INTER_LINEAR`). A picture twice as large or
+    more, each way, is first halved by its means of 2 x 2 pixels: a third of the time for a grey level or two of difference.
 
     Raises:
         ValueError: as `preprocess`.
@@ -118,12 +119,21 @@ def rgb_from_file(path: Path) -> npt.NDArray[np.uint8]:
 
 def _square(picture: Pixels, size: int) -> Pixels:
     """(height, width) or (height, width, 3) -> (size, size) or (size, size, 3); the picture itself when it has that size."""
+    for _ in range(halvings(*picture.shape[:2], size)):
+        picture = cast(Pixels, cv2.resize(picture, (picture.shape[1] // 2, picture.shape[0] // 2), interpolation=cv2.INTER_AREA))
     height, width = picture.shape[:2]
     if height > size or width > size:
         picture = cast(Pixels, cv2.resize(picture, (min(width, size), min(height, size)), interpolation=cv2.INTER_AREA))
     if height < size or width < size:
         picture = cast(Pixels, cv2.resize(picture, (size, size), interpolation=cv2.INTER_LINEAR))
     return picture
+
+
+def halvings(height: int, width: int, size: int) -> int:
+    """How often a picture is halved before it is resized: while both sides are even and no less than twice the network's size."""
+    if height % 2 or width % 2 or min(height, width) < 2 * size:
+        return 0
+    return 1 + halvings(height // 2, width // 2, size)
 
 
 def checked(pixels: Pixels, pixel_format: str) -> PixelFormat:
