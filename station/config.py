@@ -65,12 +65,14 @@ class CameraConfig(Model):
 class PlcConfig(Model):
     """The wire, version 1, and what is watched on it."""
 
-    link: Literal["modbus-rtu"] = "modbus-rtu"
+    link: Literal["modbus-rtu", "ascii"] = "modbus-rtu"
     port: str
     """`/dev/serial/by-id/...`, or `simulated`."""
     unit: int = Field(default=1, ge=1, le=247)
-    baudrate: int = Field(default=19_200, ge=1_200, le=921_600)
-    parity: Literal["N", "E", "O"] = "E"
+    baudrate: int | None = Field(default=None, ge=1_200, le=921_600)
+    """By default 19200 with Modbus RTU, 115200 with ASCII lines."""
+    parity: Literal["N", "E", "O"] | None = None
+    """By default E with Modbus RTU, N with ASCII lines."""
     base: int = Field(default=0, ge=0, le=65_000)
     timeout_ms: int = Field(default=150, ge=10, le=2_000)
     """How long the PLC may take for one telegram."""

@@ -16,6 +16,7 @@ from importlib.metadata import version
 from itertools import cycle, islice
 from typing import Any
 
+from drivers.ascii_line import AsciiLinePlc
 from drivers.camera import Camera, Feature
 from drivers.genicam import GenicamCamera
 from drivers.isolated import IsolatedCamera
@@ -34,6 +35,8 @@ from station.report import percentiles
 Hear = Callable[[Result], None]
 """Called with every result after the turn in which it was answered."""
 _IDLE_S = 0.01
+_TURN_S = 0.005
+"""So long a turn waits for the first byte where nothing else paces it."""
 _ENDLESS = 1_000_000
 _PICTURES_WAITING = 8
 _RECORDING_BYTES = 4_000_000_000
@@ -320,11 +323,22 @@ def suggest_features(home: Home, config: StationConfig, width: int, height: int,
 
 def _plc(config: StationConfig, simulated: SimulatedLine | None) -> Plc:
     plc = config.plc
+    port = str(simulated.port) if simulated else plc.port
+    if plc.link == "ascii":
+        return AsciiLinePlc(
+            port,
+            baudrate=plc.baudrate or 115_200,
+            parity=plc.parity or "N",
+            timeout_s=plc.timeout_ms / 1e3,
+            acknowledge_s=plc.acknowledge_ms / 1e3,
+            turn_s=_TURN_S,
+            simulated=simulated is not None,
+        )
     return ModbusRtuPlc(
-        str(simulated.port) if simulated else plc.port,
+        port,
         unit=plc.unit,
-        baudrate=plc.baudrate,
-        parity=plc.parity,
+        baudrate=plc.baudrate or 19_200,
+        parity=plc.parity or "E",
         base=plc.base,
         timeout_s=plc.timeout_ms / 1e3,
         simulated=simulated is not None,
@@ -346,6 +360,7 @@ def _simulated_line(home: Home, config: StationConfig, parts: int | None) -> Sim
         noise=simulation.noise,
         seed=simulation.seed,
         interval_s=simulation.interval_ms / 1e3,
+        link=config.plc.link,
         deadline_ms=deadline_ms,
         part_timeout_s=(deadline_ms + config.camera.frame_window_ms) / 1e3 + 1,
     )

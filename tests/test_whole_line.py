@@ -59,6 +59,16 @@ def test_both_products_were_judged_by_the_recipe_that_was_asked_for(run: tuple[P
     assert summary["plc"]["recipes"] == {"1": 30, "2": 30}
 
 
+def test_a_line_that_speaks_ascii_answers_every_part_too(tmp_path: Path) -> None:
+    home = make_home(tmp_path, simulation={"batches": BATCHES, "defective": 0.33, "interval_ms": 0, "seed": 5}, plc={"link": "ascii"})
+    summary = station(home, "run", "--parts", "36")
+    plc = summary["plc"]
+    assert (plc["triggers"], plc["answered"], plc["acknowledged"], plc["violations"], plc["timeouts"]) == (36, 36, 36, [], 0)
+    assert (summary["pass"], summary["fail"], summary["reasons"]) == (plc["passed"], plc["rejected"], plc["reasons"])
+    assert plc["recipes"] == {"1": 30, "2": 6}
+    assert summary["audit"]["ok"]
+
+
 def test_a_replay_of_the_recording_decides_the_same(run: tuple[Path, dict[str, Any]]) -> None:
     home, _ = run
     replay = station(home, "replay", recording(home))

@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     line = commands.add_parser("line", help="run PLC and conveyor for a station; the counts come as JSON at the end, or on SIGTERM")
     line.set_defaults(run=_line)
     line.add_argument("--port", type=Path, required=True, help="where the station finds its serial port: a link that is made")
+    line.add_argument("--link", choices=("modbus-rtu", "ascii"), default="modbus-rtu", help="the dialect (%(default)s)")
     line.add_argument("--directory", type=Path, required=True, help="the camera's scene directory")
     line.add_argument("--serial", required=True, help="the camera's serial number")
     line.add_argument("--batch", action="append", required=True, metavar="RECIPE:PICTURES:PARTS", help="PICTURES: a product or a folder")
@@ -90,6 +91,7 @@ def _line(options: argparse.Namespace) -> int:
         batches=tuple(_batch(text, good, options.keep_running) for text in options.batch),
         deadline_ms=options.deadline_ms,
         part_timeout_s=options.part_timeout,
+        link=options.link,
         interval_s=options.interval,
         defective=options.defective,
         seed=options.seed,

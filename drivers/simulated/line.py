@@ -1,6 +1,6 @@
 """A whole simulated line: the PLC at the far end of a pseudo terminal, its conveyor, and the camera's scene, in a process of its own.
 
-SimulatedLine (in the station's process)  --pipe-->  Line: Terminal - RtuServer - PlcProgram - PictureConveyor --> Scene
+SimulatedLine (in the station's process)  --pipe-->  Line: Terminal - RtuServer or AsciiPlc - PlcProgram - PictureConveyor --> Scene
 """
 
 import contextlib
@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import cv2
 import numpy as np
 
+from drivers.simulated.ascii_plc import AsciiPlc
 from drivers.simulated.conveyor import Image, Picture, PictureConveyor, folder_pictures, synthetic_pictures
 from drivers.simulated.judge import STATION_REGISTERS
 from drivers.simulated.parts import CLASSES
@@ -54,6 +55,7 @@ class LineSpec:
     Attributes:
         port: the path at which the station finds its serial port; a link that the line makes and removes.
         directory, serial: where the camera's scene is, and the camera's serial number.
+        link: the dialect, `modbus-rtu` or `ascii`.
         deadline_ms: the recipes' deadline, by which the PLC judges the heartbeat.
         part_timeout_s: from the trigger to the answer; after it the part is rejected without one.
         interval_s: from a part's end to the next part.
@@ -68,6 +70,7 @@ class LineSpec:
     batches: tuple[BatchSpec, ...]
     deadline_ms: int
     part_timeout_s: float
+    link: Literal["modbus-rtu", "ascii"] = "modbus-rtu"
     interval_s: float = 0.05
     defective: float = 0.08
     seed: int = 1
@@ -138,7 +141,7 @@ class Line:
             interval_s=spec.interval_s,
         )
         self._registers = [0] * COMMAND_REGISTERS.stop
-        self._server = RtuServer(self._registers, writable=STATION_REGISTERS)
+        self._server = AsciiPlc(self._registers) if spec.link == "ascii" else RtuServer(self._registers, writable=STATION_REGISTERS)
         self._terminal = Terminal(spec.port)
 
     def __enter__(self) -> Self:
@@ -159,6 +162,8 @@ class Line:
             self._terminal.write(answer)
         station = self._registers[STATION_REGISTERS.start : STATION_REGISTERS.stop]
         self._registers[COMMAND_REGISTERS.start : COMMAND_REGISTERS.stop] = self._program.scan(station, time.monotonic())
+        if said := self._server.speak(time.monotonic()):
+            self._terminal.write(said)
 
     def counts(self) -> dict[str, Any]:
         """What was counted so far, fit for JSON. `latency_ms` has `p50`, `p99` and `max`, and is empty before the first answer."""

@@ -43,6 +43,10 @@ class RtuServer:
             answers += self._answer(frame)
         return answers
 
+    def speak(self, now_s: float) -> bytes:  # noqa: ARG002 - as `AsciiPlc.speak`
+        """What is to be said unasked: nothing, a server only answers."""
+        return b""
+
     def _take_frame(self) -> bytes:
         length = _request_length(self._pending)
         if not 4 <= length <= len(self._pending) or crc(self._pending[:length]) != 0:

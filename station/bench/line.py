@@ -328,7 +328,7 @@ def _line(sensor: Sensor, folder: Path, config: StationConfig, far: SimulatedLin
         return future
 
     camera = IsolatedCamera(partial(_camera, folder / "simulated", sensor.serial), simulated=True)
-    plc = ModbusRtuPlc(str(far.port), baudrate=config.plc.baudrate, timeout_s=1.0, simulated=True)
+    plc = ModbusRtuPlc(str(far.port), baudrate=config.plc.baudrate or 19_200, timeout_s=1.0, simulated=True)
     kept = {"append": "row", "acknowledge": "ledger", "writable": "ledger", "note": "ledger"}
     return Line(
         camera=cast(IsolatedCamera, Timed(camera, watch, {"trigger": "camera", "fetch": "camera"})),

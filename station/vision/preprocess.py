@@ -119,7 +119,7 @@ def rgb_from_file(path: Path) -> npt.NDArray[np.uint8]:
 
 def _square(picture: Pixels, size: int) -> Pixels:
     """(height, width) or (height, width, 3) -> (size, size) or (size, size, 3); the picture itself when it has that size."""
-    for _ in range(halvings(*picture.shape[:2], size)):
+    for _ in range(halvings(picture.shape[0], picture.shape[1], size)):
         picture = cast(Pixels, cv2.resize(picture, (picture.shape[1] // 2, picture.shape[0] // 2), interpolation=cv2.INTER_AREA))
     height, width = picture.shape[:2]
     if height > size or width > size:
