@@ -58,7 +58,7 @@ def refusal(tmp_path: Path, text: str) -> str:
 
 def test_what_is_not_said_has_its_default(tmp_path: Path) -> None:
     read = station(tmp_path, STATION)
-    assert (read.plc.baudrate, read.plc.parity, read.plc.unit, read.resume) == (19_200, "E", 1, "command")
+    assert (read.plc.baudrate, read.plc.parity, read.plc.unit, read.resume) == (None, None, 1, "command")
 
 
 def test_the_station_yaml_of_the_repository_is_a_whole_simulated_line() -> None:
