@@ -110,7 +110,7 @@ def prepare(recipe: Recipe, weights: Path, engines: Path, device: str) -> Inspec
 
     try:
         prepared = ready(file, document.network.precision, device, engines, [(pixels, "RGB8") for pixels in pictures], passes)
-    except (EngineError, WeightsError) as error:
+    except (EngineError, WeightsError, OSError) as error:
         raise RecipeError(f"{recipe.file}: network.weights: {path}: {error}") from None
     inspector = Inspector(recipe, prepared, file.card)
     _self_test(inspector, pictures)

@@ -48,7 +48,7 @@ def built_once(tmp_path_factory) -> Path:
 @pytest.fixture
 def home(built_once, tmp_path, monkeypatch) -> Path:
     """A copy of it, in which nothing may be built."""
-    monkeypatch.setattr(built, "ProcessPoolExecutor", _refused)
+    monkeypatch.setattr(built, "_build_apart", _refused)
     return Path(shutil.copytree(built_once, tmp_path / "home"))
 
 
@@ -184,3 +184,11 @@ def test_fp32_builds_nothing(tmp_path):
     network_file(tmp_path / "w.safetensors")
     assert prepared(tmp_path, "fp32").engine.name == "torch-cpu-fp32"
     assert not (tmp_path / "engines").exists()
+
+
+def test_a_build_that_cannot_be_done_is_refused_with_its_reason(tmp_path):
+    file = weights.read(network_file(tmp_path / "w.safetensors"))
+    (tmp_path / "w.safetensors").write_bytes(b"damaged after it was read")
+    with pytest.raises(EngineError, match=r"openvino-cpu-int8: it cannot be built: .*w\.safetensors.*write network\.precision: fp32"):
+        ready(file, "int8", "cpu", tmp_path / "engines", SELF_TEST, lambda _: True)
+    assert not list((tmp_path / "engines").iterdir())

@@ -153,8 +153,8 @@ def test_the_commands_refuse_what_prepare_refuses(home: Path) -> None:
 class Says:
     """An engine that says of a picture what stands in its first pixel: an index into the given probabilities."""
 
-    def __init__(self, *said: tuple[float, ...]) -> None:
-        self.description = NetworkDescription(tuple("abcdefgh"[: len(said[0])]), input_size=32)
+    def __init__(self, *said: tuple[float, ...], trunks: int = 1) -> None:
+        self.description = NetworkDescription(tuple("abcdefgh"[: len(said[0])]), input_size=32, trunks=trunks)
         self.said = said
 
     def see(self, pixels: np.ndarray, pixel_format: str) -> Any:
@@ -176,8 +176,9 @@ def test_of_each_class_the_least_sure_right_one_is_golden() -> None:
 
 def test_no_more_classes_than_the_limit_are_golden_and_those_the_least_sure() -> None:
     sure = np.array([0.99, 0.6, 0.9, 0.7, 0.95, 0.8])
-    says = Says(*(tuple(np.where(np.arange(6) == row, sure[row], (1 - sure[row]) / 5)) for row in range(6)))
-    assert says.golden(*range(6)) == [1, 3, 5, 2]
+    said = [tuple(np.where(np.arange(6) == row, sure[row], (1 - sure[row]) / 5)) for row in range(6)]
+    assert Says(*said).golden(*range(6)) == [1, 3, 5, 2]
+    assert Says(*said, trunks=4).golden(*range(6)) == [1, 3]
 
 
 def test_a_narrow_lead_is_golden_only_when_there_is_no_other() -> None:

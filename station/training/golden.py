@@ -13,8 +13,9 @@ from station.vision.weights import GOLDEN_LIMIT, Golden
 def golden(engine: Engine, pictures: Iterable[tuple[Pixels, str, int]]) -> tuple[Golden, ...]:
     """Of each class the picture that the network is least sure of and yet right about: the first to change when the network does.
 
-    At most `GOLDEN_LIMIT`, the least sure first; a class of which the network gets no picture right has none. Where there is a choice, the
-    most probable class leads by so much that it stays the most probable one for any difference within the tolerance.
+    At most `GOLDEN_LIMIT`, and half as many of a network of four trunks, since each costs a frame's time at every load; the least sure
+    first. A class of which the network gets no picture right has none. Where there is a choice, the most probable class leads by so much
+    that it stays the most probable one for any difference within the tolerance.
 
     Args:
         pictures: pixels, PFNC pixel format and label, as `dataset.read_pictures` yields them; one at a time is held.
@@ -22,6 +23,7 @@ def golden(engine: Engine, pictures: Iterable[tuple[Pixels, str, int]]) -> tuple
     Raises:
         ValueError, EngineError: as `Engine.see`.
     """
+    limit = GOLDEN_LIMIT if engine.description.trunks == 1 else GOLDEN_LIMIT // 2
     best: dict[int, tuple[tuple[bool, float], Golden]] = {}
     for pixels, pixel_format, label in pictures:
         rgb = resized_rgb(pixels, pixel_format, engine.description.input_size)
@@ -30,7 +32,7 @@ def golden(engine: Engine, pictures: Iterable[tuple[Pixels, str, int]]) -> tuple
         rank = _rank(probabilities)
         if probabilities.argmax() == label and (label not in best or rank < best[label][0]):
             best[label] = rank, Golden(rgb8, probabilities)
-    return tuple(one for _, one in sorted(best.values(), key=lambda ranked: ranked[0])[:GOLDEN_LIMIT])
+    return tuple(one for _, one in sorted(best.values(), key=lambda ranked: ranked[0])[:limit])
 
 
 def _rank(probabilities: npt.NDArray[np.float32]) -> tuple[bool, float]:

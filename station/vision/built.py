@@ -8,16 +8,16 @@ code, and the processor. A model is opened only if its file still is what was co
 
 import hashlib
 import json
-import multiprocessing
 import os
+import pickle
 import platform
 import re
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -130,17 +130,23 @@ def ready(file: WeightsFile, wanted: Wanted, device: str, engines: Path, self_te
 def _built(file: WeightsFile, kind: Kind, engines: Path, self_test: Sequence[Picture]) -> Built:
     """What is kept of this engine; builds it where nothing is, or not what was compared."""
     folder = engines / _key(file, kind, self_test)
-    kept = _kept(folder)
-    if kept is None:
+    if (kept := _kept(folder)) is None:
         engines.mkdir(parents=True, exist_ok=True)
-        context = multiprocessing.get_context("spawn")  # memory, threads and libraries of the building stay out of the station
-        with ProcessPoolExecutor(1, mp_context=context, initializer=_step_back) as pool:
-            try:
-                kept = pool.submit(_build, file.path, kind, tuple(self_test), folder).result()
-            except BrokenProcessPool as error:
-                raise EngineError(f"{kind.name}: building it died, out of memory perhaps; write network.precision: fp32") from error
+        _build_apart(file.path, kind, self_test, folder)
+        kept = _kept(folder)
+    if kept is None:
+        raise EngineError(f"{kind.name}: {folder} does not hold what was built; check the disk, or write network.precision: fp32")
     os.utime(folder)  # used: the last to go
     return kept
+
+
+def _build_apart(path: Path, kind: Kind, self_test: Sequence[Picture], folder: Path) -> None:
+    """Builds in a process of its own: its memory, its threads and what its libraries print stay out of the station."""
+    asked = pickle.dumps((path, kind, tuple(self_test), folder))
+    ran = subprocess.run([sys.executable, "-m", "station.vision.build_engine"], input=asked, capture_output=True, check=False)
+    if ran.returncode:
+        words = (ran.stdout.strip() or ran.stderr.strip()).decode(errors="replace").rpartition("\n")[2] or f"exit code {ran.returncode}"
+        raise EngineError(f"{kind.name}: it cannot be built: {words}; write network.precision: fp32")
 
 
 def _kept(folder: Path) -> Built | None:
@@ -155,7 +161,7 @@ def _kept(folder: Path) -> Built | None:
     return built if whole else None
 
 
-def _build(path: Path, kind: Kind, self_test: Sequence[Picture], folder: Path) -> Built:
+def build(path: Path, kind: Kind, self_test: Sequence[Picture], folder: Path) -> None:
     """Builds, compares and times an engine, and puts it into `folder`, whole."""
     loaded = weights.load(path)
     fp32 = reference(loaded, kind.device)
@@ -181,12 +187,6 @@ def _build(path: Path, kind: Kind, self_test: Sequence[Picture], folder: Path) -
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.replace(folder)
     _only_the_newest(folder.parent)
-    return built
-
-
-def _step_back() -> None:
-    """The line runs on while an engine is built."""
-    os.nice(10)
 
 
 def _both_ways(pictures: Sequence[Picture]) -> list[Picture]:

@@ -15,6 +15,7 @@ from openvino.preprocess import PrePostProcessor
 from torch import Tensor, nn
 
 from station.vision.dvgg16 import BilinearDVGG16, NetworkDescription
+from station.vision.engine import EngineError
 from station.vision.preprocess import Pixels, preprocess
 
 MODEL = "network.xml"
@@ -30,15 +31,26 @@ class OpenVinoCpu:
         """Compiles the model in `folder` for this processor.
 
         Raises:
-            RuntimeError: it cannot be read.
+            EngineError: it cannot be read or compiled.
         """
         self._description = description
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-        self._request = openvino.Core().compile_model(folder / MODEL, "CPU", settings).create_infer_request()
+        try:
+            self._request = openvino.Core().compile_model(folder / MODEL, "CPU", settings).create_infer_request()
+        except RuntimeError as error:
+            raise EngineError(f"{folder / MODEL}: OpenVINO cannot open it: {error}; write network.precision: fp32") from error
 
     def run(self, pixels: Pixels, pixel_format: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """As `Runner.run`."""
-        outputs = self._request.infer([_nhwc(preprocess(pixels, pixel_format, self._description))], share_inputs=True)
+        """As `Runner.run`.
+
+        Raises:
+            EngineError: OpenVINO failed.
+        """
+        picture = _nhwc(preprocess(pixels, pixel_format, self._description))
+        try:
+            outputs = self._request.infer([picture], share_inputs=True)
+        except RuntimeError as error:
+            raise EngineError(f"OpenVINO failed: {error}") from error
         return outputs[0][0], outputs[1][0]
 
     def expect(self, pixels: Pixels, pixel_format: str) -> None:
