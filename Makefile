@@ -35,7 +35,8 @@ accuracy: $(READY)
 bench: $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .[bench]
 	$(BIN)/python -m station.bench.network --device cpu --trunks 4
-	$(BIN)/python -m station.bench.network --device cpu --trunks 1
+	$(BIN)/python -m station.bench.network --device cpu --trunks 4 --precision int8
+	$(BIN)/python -m station.bench.network --device cpu --trunks 1 --precision int8
 	$(BIN)/station bench
 
 # What phase 1 costs beside a literal one: make measure-training DATA=pictures PRETRAINED=vgg16.safetensors. A quarter of an hour.

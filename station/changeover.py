@@ -13,7 +13,7 @@ Prepare = Callable[[str | int], "Future[Inspector]"]
 """Begins to make the inspector of the recipe with this name or number, elsewhere; the future raises RecipeError when it is refused."""
 Finish = Callable[[ErrorCode, str], None]
 """Called once with how a command ended: NONE and "", or why it failed, by number and in words."""
-LONGEST_NS = 120_000_000_000
+LONGEST_NS = 300_000_000_000
 """A recipe that is not prepared by then is given up."""
 RESTORED_WITHIN_NS = 10_000_000_000
 """So long may the camera take to stream again for the recipe before a refused one."""

@@ -15,6 +15,9 @@ from station.vision.preprocess import PIXEL_FORMATS, blank, rgb_from_file
 from station.vision.segment import Fixed, Otsu, Threshold, segment
 from station.vision.weights import WeightsError, read
 
+_LARGEST_PX = 16_384
+"""A side of a picture beyond this is no camera's; the camera itself will refuse it."""
+
 
 class Inspector:
     """What judges parts of one product. Made by `prepare` only, so that an inspector in hand is verified, warm and self-tested.
@@ -110,19 +113,21 @@ def prepare(recipe: Recipe, weights: Path, engines: Path, device: str) -> Inspec
 
     try:
         prepared = ready(file, document.network.precision, device, engines, [(pixels, "RGB8") for pixels in pictures], passes)
-    except (EngineError, WeightsError, OSError) as error:
+        inspector = Inspector(recipe, prepared, file.card)
+        _self_test(inspector, pictures)
+        if expected := _first_frame(recipe):
+            prepared.engine.expect(*expected)
+    except (EngineError, WeightsError, ImportError, OSError) as error:
         raise RecipeError(f"{recipe.file}: network.weights: {path}: {error}") from None
-    inspector = Inspector(recipe, prepared, file.card)
-    _self_test(inspector, pictures)
-    if expected := _first_frame(recipe):
-        prepared.engine.expect(*expected)
     return inspector
 
 
 def _first_frame(recipe: Recipe) -> tuple[Pixels, str] | None:
     """A frame like those that the camera will send, as far as the recipe says what they are like."""
     match recipe.document.camera:
-        case {"Width": int(width), "Height": int(height), "PixelFormat": str(pixel_format)} if pixel_format in PIXEL_FORMATS:
+        case {"Width": int(width), "Height": int(height), "PixelFormat": str(pixel_format)} if (
+            pixel_format in PIXEL_FORMATS and 0 < width <= _LARGEST_PX and 0 < height <= _LARGEST_PX
+        ):
             return blank(width, height, pixel_format), pixel_format
     return None
 

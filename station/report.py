@@ -49,8 +49,10 @@ def checked(inspector: "Inspector") -> dict[str, Any]:
         "precision": inspector.recipe.document.network.precision,
         "engine": inspector.engine,
         "considered": [
-            {"engine": built.name, "frame_ms": built.frame_ms, "fp32_ms": built.fp32_ms, "passes": parity.holds, **asdict(parity)}
-            for built, parity in inspector.considered
+            {"engine": one.name, "passes": not one.refused, "refused": one.refused}
+            | ({"frame_ms": one.built.frame_ms, "fp32_ms": one.built.fp32_ms} if one.built else {})
+            | (asdict(one.parity) if one.parity else {})
+            for one in inspector.considered
         ],
     }
 
@@ -59,14 +61,18 @@ def checked_line(checked: Mapping[str, Any]) -> str:
     """`station recipe check` for people: fit or not, by which engine, and what the engines came to that were compared for it."""
     if not checked["ok"]:
         return f"{checked['recipe']}: {checked['error']}"
-    lines = [f"{checked['recipe']}: fit to run, {checked['hash'][:12]}, {checked['engine']}"]
-    lines += [
-        f"  {one['engine']:<18} {one['fp32_ms'] / one['frame_ms']:5.1f} times as fast as fp32, {'passes' if one['passes'] else 'REFUSED'}: "
+    head = f"{checked['recipe']}: fit to run, {checked['hash'][:12]}, {checked['engine']}"
+    return "\n".join([head, *(f"  {one['engine']:<18} {_considered_words(one)}" for one in checked["considered"])])
+
+
+def _considered_words(one: Mapping[str, Any]) -> str:
+    if "frame_ms" not in one:
+        return f"REFUSED: {one['refused']}"
+    return (
+        f"{one['fp32_ms'] / one['frame_ms']:5.1f} times as fast as fp32, {'passes' if one['passes'] else 'REFUSED'}: "
         f"{one['verdicts']} of {one['pictures']} verdicts the same, probabilities within {one['probability']:.4f}, "
         f"heat maps correlated {one['heat_map']:.4f}"
-        for one in checked["considered"]
-    ]
-    return "\n".join(lines)
+    )
 
 
 def result_line(result: Result, elapsed_ms: float) -> str:

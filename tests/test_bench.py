@@ -281,3 +281,10 @@ def test_the_whole_line_is_measured_stage_by_stage(tmp_path: Path, monkeypatch: 
     assert document["engine"] == "torch-cpu-fp32"
     assert "wanted at most 10" in report.line_lines(document)
     assert not list((home.folder / "data").glob("bench-*")), "nothing is left behind"
+
+
+def test_the_library_that_runs_the_line_is_the_one_that_is_measured() -> None:
+    pytest.importorskip("openvino")
+    assert [engine.name for engine in engines.contending("cpu", "fp32", "openvino")] == ["openvino-cpu-fp32", "torch-cpu-fp32"]
+    assert [engine.name for engine in engines.contending("cpu", "fp32", "torch")] == ["torch-cpu-fp32", "openvino-cpu-fp32"]
+    assert engines.contending("cpu", "int8", "openvino")[0].name == "openvino-cpu-int8"

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ from station.vision.built import ready
 from station.vision.dvgg16 import BilinearDVGG16, NetworkDescription
 from station.vision.engine import EngineError
 from station.vision.parity import reference
-from station.vision.weights import Golden, LoadedWeights
+from station.vision.weights import Golden, LoadedWeights, WeightsError
 
 pytest.importorskip("openvino", reason="the optional extra openvino is not installed")
+from station.vision import openvino_cpu
 
 DESCRIPTION = NetworkDescription(("good", "crack"), width=1 / 16, input_size=64)
 
@@ -118,7 +120,7 @@ def test_auto_takes_the_fastest_that_passes(home):
     rewrite(home, "openvino-cpu-fp32", pairs=AGREES, frame_ms=2.0, fp32_ms=10.0)
     chosen = prepared(home)
     assert chosen.engine.name == "openvino-cpu-int8"
-    assert {one.name: parity.holds for one, parity in chosen.considered} == {"openvino-cpu-fp32": True, "openvino-cpu-int8": True}
+    assert {one.name: one.refused for one in chosen.considered} == {"openvino-cpu-fp32": "", "openvino-cpu-int8": ""}
     rewrite(home, "openvino-cpu-int8", pairs=DIFFERS)
     assert prepared(home).engine.name == "openvino-cpu-fp32"
     rewrite(home, "openvino-cpu-fp32", frame_ms=11.0)
@@ -145,7 +147,7 @@ def test_what_was_built_is_used_again(home):
     prepared(home)
 
 
-@pytest.mark.parametrize("change", ["weights", "self-test", "model", "engine.json", "version", "processor"])
+@pytest.mark.parametrize("change", ["weights", "self-test", "model", "engine.json", "version", "processor", "code"])
 def test_a_change_of_anything_it_depends_on_builds_it_anew(home, monkeypatch, change):
     self_test = SELF_TEST
     if change == "weights":
@@ -162,8 +164,10 @@ def test_a_change_of_anything_it_depends_on_builds_it_anew(home, monkeypatch, ch
             file.write_text(file.read_text()[:-9])
     elif change == "version":
         monkeypatch.setattr(built, "version", lambda name: f"{name} 99")
-    else:
+    elif change == "processor":
         monkeypatch.setattr(built.os, "cpu_count", lambda: 99)
+    else:
+        monkeypatch.setattr(built, "__file__", __file__)
     with pytest.raises(_BuildingError):
         prepared(home, self_test=self_test)
 
@@ -186,9 +190,84 @@ def test_fp32_builds_nothing(tmp_path):
     assert not (tmp_path / "engines").exists()
 
 
-def test_a_build_that_cannot_be_done_is_refused_with_its_reason(tmp_path):
-    file = weights.read(network_file(tmp_path / "w.safetensors"))
-    (tmp_path / "w.safetensors").write_bytes(b"damaged after it was read")
-    with pytest.raises(EngineError, match=r"openvino-cpu-int8: it cannot be built: .*w\.safetensors.*write network\.precision: fp32"):
-        ready(file, "int8", "cpu", tmp_path / "engines", SELF_TEST, lambda _: True)
-    assert not list((tmp_path / "engines").iterdir())
+@pytest.fixture
+def builds(built_once, tmp_path) -> Path:
+    """A home with the network and no engines, in which they may be built."""
+    shutil.copyfile(built_once / "w.safetensors", tmp_path / "w.safetensors")
+    return tmp_path
+
+
+def test_another_network_under_the_same_name_is_never_taken(home):
+    file = weights.read(home / "w.safetensors")
+    network_file(home / "w.safetensors", seed=1)
+    with pytest.raises(WeightsError, match="was replaced while it was being prepared"):
+        ready(file, "fp32", "cpu", home / "engines", SELF_TEST, lambda _: True)
+
+
+def test_a_network_that_is_replaced_while_its_engine_is_built_is_refused_and_nothing_is_kept(builds):
+    file = weights.read(builds / "w.safetensors")
+    network_file(builds / "w.safetensors", seed=1)
+    with pytest.raises(EngineError, match=r"openvino-cpu-int8 cannot be built: .*w\.safetensors: was replaced.*write fp32 or auto"):
+        ready(file, "int8", "cpu", builds / "engines", SELF_TEST, lambda _: True)
+    assert not list(builds.glob("engines/*/engine.json"))
+
+
+def test_a_build_that_is_killed_is_refused_leaves_the_others_and_its_rest_is_cleared(builds, monkeypatch):
+    class Killed(subprocess.Popen):
+        def __init__(self, *words, **how):
+            super().__init__(*words, **how)
+            self.kill()
+
+    (builds / "engines" / ".unfinished-before").mkdir(parents=True)
+    monkeypatch.setattr(built.subprocess, "Popen", Killed)
+    chosen = prepared(builds)
+    assert chosen.engine.name == "torch-cpu-fp32"
+    assert all("killed by signal 9" in one.refused for one in chosen.considered)
+    assert [path.name for path in (builds / "engines").iterdir()] == [".lock"]
+
+
+def test_a_folder_that_cannot_be_made_leaves_auto_with_fp32(builds):
+    (builds / "engines").write_text("in the way")
+    chosen = prepared(builds)
+    assert chosen.engine.name == "torch-cpu-fp32"
+    assert all("engines" in one.refused for one in chosen.considered)
+
+
+def test_a_full_disk_is_left_to_the_ledger(builds, monkeypatch):
+    monkeypatch.setattr(built.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**12, 10**12 - 10**9, 10**9))
+    with pytest.raises(EngineError, match="GB are free; make room"):
+        prepared(builds, "int8")
+
+
+def test_a_model_that_changes_between_its_comparison_and_its_opening_is_refused(home, monkeypatch):
+    rewrite(home, "openvino-cpu-int8", pairs=AGREES, frame_ms=1.0, fp32_ms=10.0)
+    compared = built._kept
+
+    def and_then_it_changes(folder):
+        found = compared(folder)
+        for model in home.glob("engines/*/network.bin"):
+            data = bytearray(model.read_bytes())
+            data[len(data) // 2] ^= 1
+            model.write_bytes(data)
+        return found
+
+    monkeypatch.setattr(built, "_kept", and_then_it_changes)
+    with pytest.raises(EngineError, match="was changed while it was opened"):
+        prepared(home, "int8")
+
+
+def test_int8_quantizes_the_trunks_and_nothing_behind_them(built_once):
+    (folder,) = (file.parent for file in built_once.glob("engines/*/engine.json") if "int8" in file.read_text())
+    model = openvino_cpu.openvino.Core().read_model(folder / openvino_cpu.MODEL)
+    convolutions = [op for op in model.get_ordered_ops() if op.get_type_name() == "Convolution"]
+    quantized = {op.get_friendly_name(): _fed_by_quantizer(op) for op in convolutions}
+    assert len(quantized) == 4 * 13 + 4
+    assert all(fed == ("trunks." in name) for name, fed in quantized.items())
+    assert not any(_fed_by_quantizer(op) for op in model.get_ordered_ops() if op.get_type_name() in ("MatMul", "Einsum"))
+
+
+def _fed_by_quantizer(op) -> bool:
+    before = op.input_value(0).get_node()
+    while before.get_type_name() in ("MaxPool", "Transpose"):
+        before = before.input_value(0).get_node()
+    return before.get_type_name() == "FakeQuantize"

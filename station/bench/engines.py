@@ -39,14 +39,14 @@ class Contending:
     open: Callable[[Path, Path], Runner]
 
 
-def contending(device: str, precision: Precision) -> list[Contending]:
-    """Those that take part on "cpu" or "cuda": first the one that is asked for, then those of fp32, as far as they are installed here.
+def contending(device: str, precision: Precision, library: str = "") -> list[Contending]:
+    """Those that take part on "cpu" or "cuda": first the one that is asked for, of this library where several compute so, then those of fp32, as far as they are installed here.
 
     Raises:
         EngineError: there is none of that precision.
     """
     here = [engine for engine in ENGINES if engine.device == device and all(find_spec(name) for name in engine.needs)]
-    asked = [engine for engine in here if engine.precision == precision]
+    asked = sorted((engine for engine in here if engine.precision == precision), key=lambda engine: not engine.name.startswith(library))
     if not asked:
         needs = ": it needs OpenVINO, pip install station[openvino]" if (device, precision) == ("cpu", "int8") else ""
         raise EngineError(f"precision: no engine computes {precision} on {device} here{needs}")

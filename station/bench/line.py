@@ -117,10 +117,10 @@ def bench(home: Home, config: StationConfig, found: Recipe, frames: int, progres
     progress(f"the line with {found.name}, {frames} parts on each of {len(SENSORS)} simulated cameras")
     line = measure(home, config, found, frames)
     file = home.weights / found.document.network.weights
-    _, device, precision = line["engine"].split("-")
+    library, device, precision = line["engine"].split("-")
     progress(f"the network of {found.name} against the peers")
     words = f"the network of recipe {found.name}, {file.name}; `make bench` measures the paper's full width"
-    document: dict[str, Any] = in_its_own_process(network.measure, file, device, precision, frames, words)
+    document: dict[str, Any] = in_its_own_process(network.measure, file, device, precision, frames, words, 1.0, library)
     return document | {"line": line}
 
 

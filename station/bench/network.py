@@ -39,7 +39,9 @@ ROUNDS = {"cpu": 3, "cuda": 20}
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-def measure(file: Path, device: str, precision: Precision, frames: int, words: str, seconds: float = 1.0) -> dict[str, Any]:
+def measure(
+    file: Path, device: str, precision: Precision, frames: int, words: str, seconds: float = 1.0, library: str = ""
+) -> dict[str, Any]:
     """COMMANDS.md's document for the network in a weights file; `report.network_lines` says it in words.
 
     The engine runs first and alone, so that the memory it took is its own.
@@ -49,13 +51,14 @@ def measure(file: Path, device: str, precision: Precision, frames: int, words: s
         frames: for the distribution of the engine's times.
         words: what network this is, for the reader.
         seconds: how long each candidate for the machine's peak is tried.
+        library: whose engine is measured, where several compute in this precision.
 
     Raises:
         EngineError: there is no such device or engine here.
         WeightsError: the file cannot be read.
     """
     where = choose_device(device)
-    engines = contending(where.type, precision)
+    engines = contending(where.type, precision, library)
     engine = engines[0]
     rounds = min(frames, ROUNDS[where.type])
     pictures = {name: (picture(shape), pixel_format) for name, (shape, pixel_format) in CAMERAS.items()}

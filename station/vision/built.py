@@ -3,9 +3,10 @@
     HOME/data/engines/KEY/engine.json     what was built, how near it is to fp32, how fast it was; a built model lies beside it
 
 Nothing kept is trusted across a change: KEY is the hash of the weights, the engine, the pictures, the versions of the libraries and of this
-code, and the processor. A model is opened only if its file still is what was compared.
+code, and the processor. A model is opened only if its files still are what was compared.
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -16,28 +17,34 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+import cv2
 import torch
 
 from station.vision import weights
 from station.vision.dvgg16 import NetworkDescription
 from station.vision.engine import Engine, EngineError, Precision, Runner, choose_device
 from station.vision.parity import Pair, Parity, Passes, Picture, compare, pair, reference
-from station.vision.weights import WeightsFile
+from station.vision.weights import LoadedWeights, WeightsError, WeightsFile
 
 Wanted = Precision | Literal["auto"]
 """A recipe's precision; `auto` is the fastest that passes the parity gate."""
-_BUILDER = 1
-"""Counts up when this code builds another model of the same network."""
-_KEPT = 16
+_KEPT = 32
 """So many built engines stay, some 250 MB each at the most."""
+_FREE_BYTES = 1_000_000_000
+"""So much of the disk is left to the ledger."""
+_LOOK_UP_S = 0.2
+REFUSED = 3
+"""Exit code of a build that ended in an error of ours, its words on stdout."""
 _PACKAGES = {"torch": ("torch",), "openvino": ("torch", "openvino", "nncf")}
 
 
@@ -83,11 +90,26 @@ class Built:
 
 
 @dataclass(frozen=True, slots=True)
+class Considered:
+    """An engine that could have been taken.
+
+    Attributes:
+        built: None where it could not be built.
+        refused: why it may not judge parts of this recipe; empty if it may.
+    """
+
+    name: str
+    built: Built | None
+    parity: Parity | None
+    refused: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """An engine in hand, and what every engine that was considered for it came to."""
 
     engine: Engine
-    considered: tuple[tuple[Built, Parity], ...]
+    considered: tuple[Considered, ...]
 
 
 def ready(file: WeightsFile, wanted: Wanted, device: str, engines: Path, self_test: Sequence[Picture], passes: Passes) -> Ready:
@@ -102,29 +124,34 @@ def ready(file: WeightsFile, wanted: Wanted, device: str, engines: Path, self_te
 
     Raises:
         EngineError, GoldenError: there is no such engine here, it does not pass, it cannot be built, or as `Engine`.
-        WeightsError: as `load`.
+        WeightsError: as `load`; or the file is not the one that was read.
     """
     where = choose_device(device).type
     if wanted == "fp32":
-        return Ready(reference(weights.load(file.path), where), ())
+        return Ready(reference(_loaded(file.path, file.sha256), where), ())
     kinds = [kind for kind in KINDS if kind.device == where and wanted in ("auto", kind.precision) and _installed(kind.library)]
     if not kinds and wanted != "auto":
         raise EngineError(
             f"network.precision: {wanted} does not run on {where} here; write fp32 or auto"
             + (", or install OpenVINO: pip install station[openvino]" if where == "cpu" and wanted == "int8" else "")
         )
-    considered = []
-    for kind in kinds:
-        built = _built(file, kind, engines, self_test)
-        considered.append((built, compare(built.pairs, passes)))
-    fit = [built for built, parity in considered if parity.holds]
+    considered = tuple(_considered(file, kind, engines, self_test, passes) for kind in kinds)
+    fit = [one.built for one in considered if one.built is not None and not one.refused]
     if not fit and wanted != "auto":
-        built, parity = considered[0]
-        raise EngineError(f"network.precision: {wanted}: {built.name} does not say what fp32 says: {parity}; write fp32 or auto")
+        raise EngineError(f"network.precision: {wanted}: {considered[0].name} {considered[0].refused}; write fp32 or auto")
     fastest = min(fit, key=lambda built: built.frame_ms / built.fp32_ms, default=None)
     if fastest is None or (wanted == "auto" and fastest.frame_ms >= fastest.fp32_ms):
-        return Ready(reference(weights.load(file.path), where), tuple(considered))
-    return Ready(_open(file, fastest, engines, self_test), tuple(considered))
+        return Ready(reference(_loaded(file.path, file.sha256), where), considered)
+    return Ready(_open(file, fastest, engines, self_test), considered)
+
+
+def _considered(file: WeightsFile, kind: Kind, engines: Path, self_test: Sequence[Picture], passes: Passes) -> Considered:
+    try:
+        built = _built(file, kind, engines, self_test)
+    except (EngineError, OSError) as error:
+        return Considered(kind.name, None, None, f"cannot be built: {error}")
+    parity = compare(built.pairs, passes)
+    return Considered(kind.name, built, parity, "" if parity.holds else f"does not say what fp32 says: {parity}")
 
 
 def _built(file: WeightsFile, kind: Kind, engines: Path, self_test: Sequence[Picture]) -> Built:
@@ -132,21 +159,50 @@ def _built(file: WeightsFile, kind: Kind, engines: Path, self_test: Sequence[Pic
     folder = engines / _key(file, kind, self_test)
     if (kept := _kept(folder)) is None:
         engines.mkdir(parents=True, exist_ok=True)
-        _build_apart(file.path, kind, self_test, folder)
-        kept = _kept(folder)
+        with (engines / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # somebody else may be building the same
+            if (kept := _kept(folder)) is None:
+                _build_apart(file, kind, self_test, folder)
+                kept = _kept(folder)
     if kept is None:
-        raise EngineError(f"{kind.name}: {folder} does not hold what was built; check the disk, or write network.precision: fp32")
-    os.utime(folder)  # used: the last to go
+        raise EngineError(f"{folder} does not hold what was built; check the disk")
+    with suppress(OSError):
+        os.utime(folder)  # used: the last to go
     return kept
 
 
-def _build_apart(path: Path, kind: Kind, self_test: Sequence[Picture], folder: Path) -> None:
-    """Builds in a process of its own: its memory, its threads and what its libraries print stay out of the station."""
-    asked = pickle.dumps((path, kind, tuple(self_test), folder))
-    ran = subprocess.run([sys.executable, "-m", "station.vision.build_engine"], input=asked, capture_output=True, check=False)
-    if ran.returncode:
-        words = (ran.stdout.strip() or ran.stderr.strip()).decode(errors="replace").rpartition("\n")[2] or f"exit code {ran.returncode}"
-        raise EngineError(f"{kind.name}: it cannot be built: {words}; write network.precision: fp32")
+def _build_apart(file: WeightsFile, kind: Kind, self_test: Sequence[Picture], folder: Path) -> None:
+    """Builds in a process of its own: its memory, its threads and what its libraries print stay out of the station.
+
+    It ends with the station: the main thread's end, for which the interpreter waits for this one, ends it too.
+    """
+    for unfinished in folder.parent.glob(".unfinished-*"):  # of a build that was killed
+        shutil.rmtree(unfinished, ignore_errors=True)
+    needed = _FREE_BYTES + 3 * file.path.stat().st_size
+    if shutil.disk_usage(folder.parent).free < needed:
+        raise EngineError(f"{folder.parent}: less than {needed / 1e9:.1f} GB are free; make room")
+    asked = pickle.dumps((file.path, file.sha256, kind, tuple(self_test), folder))
+    command = [sys.executable, "-P", "-m", "station.vision.build_engine"]
+    with tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as said:
+        told.write(asked)
+        told.seek(0)
+        child = subprocess.Popen(command, stdin=told, stdout=said, stderr=subprocess.DEVNULL)
+        try:
+            while child.poll() is None:
+                if not threading.main_thread().is_alive():
+                    raise EngineError("the station is stopping")
+                with suppress(subprocess.TimeoutExpired):
+                    child.wait(_LOOK_UP_S)
+        finally:
+            child.kill()
+            child.wait()
+        said.seek(0)
+        words = said.read().decode(errors="replace").strip()
+    if child.returncode == REFUSED:
+        raise EngineError(words)
+    if child.returncode:
+        ended = f"was killed by signal {-child.returncode}, out of memory perhaps" if child.returncode < 0 else "broke off"
+        raise EngineError(f"its building {ended}; `python -m station.bench.network` shows what its libraries say")
 
 
 def _kept(folder: Path) -> Built | None:
@@ -161,9 +217,9 @@ def _kept(folder: Path) -> Built | None:
     return built if whole else None
 
 
-def build(path: Path, kind: Kind, self_test: Sequence[Picture], folder: Path) -> None:
+def build(path: Path, sha256: str, kind: Kind, self_test: Sequence[Picture], folder: Path) -> None:
     """Builds, compares and times an engine, and puts it into `folder`, whole."""
-    loaded = weights.load(path)
+    loaded = _loaded(path, sha256)
     fp32 = reference(loaded, kind.device)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unfinished-") as temporary:
         unfinished = Path(temporary) / folder.name
@@ -172,7 +228,7 @@ def build(path: Path, kind: Kind, self_test: Sequence[Picture], folder: Path) ->
             from station.vision import openvino_cpu  # noqa: PLC0415  an optional extra
 
             openvino_cpu.build(loaded.network, "int8" if kind.precision == "int8" else "fp32", _both_ways(self_test), unfinished)
-        engine = Engine(kind.name, _runner(kind, path, loaded.description, unfinished), loaded.description, ())
+        engine = Engine(kind.name, _runner(kind, path, sha256, loaded.description, unfinished), loaded.description, ())
         pairs, times = [], []
         for pixels, pixel_format in [*((one.rgb, "RGB8") for one in loaded.golden), *self_test]:
             start = time.perf_counter()
@@ -197,10 +253,13 @@ def _both_ways(pictures: Sequence[Picture]) -> list[Picture]:
 def _open(file: WeightsFile, built: Built, engines: Path, self_test: Sequence[Picture]) -> Engine:
     kind = next(kind for kind in KINDS if kind.name == built.name)
     folder = engines / _key(file, kind, self_test)
-    return Engine(kind.name, _runner(kind, file.path, file.description, folder), file.description, file.golden)
+    runner = _runner(kind, file.path, file.sha256, file.description, folder)
+    if _kept(folder) != built:
+        raise EngineError(f"{folder}: was changed while it was opened; try again")
+    return Engine(kind.name, runner, file.description, file.golden)
 
 
-def _runner(kind: Kind, path: Path, description: NetworkDescription, folder: Path) -> Runner:
+def _runner(kind: Kind, path: Path, sha256: str, description: NetworkDescription, folder: Path) -> Runner:
     if kind.library == "openvino":
         from station.vision.openvino_cpu import OpenVinoCpu  # noqa: PLC0415  an optional extra
 
@@ -208,7 +267,15 @@ def _runner(kind: Kind, path: Path, description: NetworkDescription, folder: Pat
     from station.vision.cuda import Cuda  # noqa: PLC0415  only where there is a CUDA device
 
     assert kind.precision != "int8"
-    return Cuda(weights.load(path).network, kind.precision)
+    return Cuda(_loaded(path, sha256).network, kind.precision)
+
+
+def _loaded(path: Path, sha256: str) -> LoadedWeights:
+    """The very file that was read before."""
+    loaded = weights.load(path)
+    if loaded.sha256 != sha256:
+        raise WeightsError(f"{path}: was replaced while it was being prepared; prepare the recipe again")
+    return loaded
 
 
 def _key(file: WeightsFile, engine: Kind, self_test: Sequence[Picture]) -> str:
@@ -217,8 +284,8 @@ def _key(file: WeightsFile, engine: Kind, self_test: Sequence[Picture]) -> str:
         "weights": file.sha256,
         "engine": engine.name,
         "pictures": [_hash(f"{kind} {pixels.shape} ".encode() + pixels.tobytes()) for pixels, kind in self_test],
-        "versions": {name: version(name) for name in _PACKAGES[engine.library]},
-        "builder": _BUILDER,
+        "versions": {name: version(name) for name in (*_PACKAGES[engine.library], "numpy")} | {"opencv": cv2.__version__},
+        "code": [_file_hash(source) for source in sorted(Path(__file__).parent.glob("*.py"))],
         "device": torch.cuda.get_device_name() if engine.device == "cuda" else _processor(),
     }
     return _hash(json.dumps(depends, sort_keys=True).encode())[:32]
@@ -234,9 +301,9 @@ def _file_hash(path: Path) -> str:
 
 
 def _processor() -> str:
-    """The processor's name, and how many of it there are."""
-    found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
-    return f"{os.cpu_count()} x {found[1] if found else platform.machine()}"
+    """The processor's name, what it can do, and how many of it there are."""
+    found = re.findall(r"^(?:model name|flags)\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+    return f"{os.cpu_count()} x {' '.join(found[:2]) or platform.machine()}"
 
 
 def _installed(library: str) -> bool:

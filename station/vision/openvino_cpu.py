@@ -81,6 +81,8 @@ def build(network: BilinearDVGG16, precision: Literal["fp32", "int8"], pictures:
 
         nncf.set_log_level(logging.ERROR)
         behind = [op.get_friendly_name() for op in model.get_ordered_ops() if not op.get_friendly_name().startswith(_TRUNKS)]
+        if len(behind) == len(model.get_ordered_ops()):
+            raise EngineError(f"OpenVINO names no operation {_TRUNKS}...: nothing would be quantized")
         inputs = [_nhwc(preprocess(pixels, pixel_format, network.description)) for pixels, pixel_format in pictures]
         with redirect_stdout(sys.stderr):  # its progress is no answer of a command
             model = nncf.quantize(
