@@ -40,7 +40,9 @@ class Contending:
 
 
 def contending(device: str, precision: Precision, library: str = "") -> list[Contending]:
-    """Those that take part on "cpu" or "cuda": first the one that is asked for, of this library where several compute so, then those of fp32, as far as they are installed here.
+    """Those that take part on "cpu" or "cuda", as far as they are installed here.
+
+    First the one of the precision that is asked for, of this library where several compute so, then those of fp32.
 
     Raises:
         EngineError: there is none of that precision.
