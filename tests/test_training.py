@@ -288,13 +288,13 @@ def test_phase_1_is_the_literal_one(tmp_path: Path, trunk: str, head: Any, monke
 
 @pytest.mark.parametrize("head", ["none", "signed_sqrt_l2"])
 def test_the_caches_float16_costs_little(tmp_path: Path, trunk: str, head: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The weights file of a whole training, beside the literal phase 1 in float32: under a hundredth of the range of all logits."""
+    """The weights file of a whole training, beside the literal phase 1 in float32: under a five-hundredth of the range of all logits."""
     first, settings = First(monkeypatch), small(trunk, head=head, phase_1=SIX_EPOCHS)
     data = write_pictures(tmp_path / "data", 10, HARD, noise=60)
     trained(data, tmp_path / "plate.safetensors", settings)
     network = weights.load(tmp_path / "plate.safetensors").network
     pictures, literal = as_written(first, network, read_folder(data), settings)
-    assert (network.logits(pictures) - literal).abs().max() < 0.01 * (literal.max() - literal.min())
+    assert (network.logits(pictures) - literal).abs().max() < 0.002 * (literal.max() - literal.min())
 
 
 # --- phase 2
