@@ -12,6 +12,7 @@ import pytest
 
 from drivers.camera import CameraError, CameraState, CameraStatus, Feature, Frame
 from drivers.plc import Command, CommandStatus, ErrorCode, PlcCommand, PlcError, PlcInput, StationSignals, Trigger
+from station.changeover import LONGEST_NS
 from station.inspection import Inspection, Reason, Result, Verdict
 from station.inspector import Inspector
 from station.ledger import Ledger, LedgerError, audit
@@ -869,7 +870,7 @@ def test_a_recipe_that_is_never_ready_is_given_up(bench: Bench) -> None:
     bench.run(1)
     bench.hold = True
     bench.say(Command.PREPARE_RECIPE, 2)
-    for _ in range(130):
+    for _ in range(LONGEST_NS // 1_000_000_000 + 10):
         bench.turn(1, milliseconds=1000)
     assert bench.plc.last.command_status is CommandStatus.FAILED
     assert bench.part(1).recipe_number == 1

@@ -263,7 +263,7 @@ def test_a_line_of_its_own_outlives_killed_stations_and_tells_its_counts_on_sigt
     counts = json.loads(printed)
     assert alone.returncode == 0
     assert (counts["violations"], counts["recoveries"], counts["finished"]) == ([], 1, False)
-    assert counts["answered"] == counts["passed"] >= 19
+    assert counts["answered"] == counts["passed"] >= 18  # each station that is killed may take one along
     assert counts["rejected"] == counts["timeouts"] <= 3
 
 
