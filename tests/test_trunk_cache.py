@@ -100,6 +100,12 @@ def test_another_trunk_input_size_or_normalisation_sees_them_all_again(
     assert Cached(tmp_path, samples).passes == 0
 
 
+def test_another_preprocessing_sees_them_all_again(tmp_path: Path, samples: tuple[Sample, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    Cached(tmp_path, samples)
+    monkeypatch.setattr("station.vision.preprocess.__file__", __file__)
+    assert Cached(tmp_path, samples).cache.passes == len({sample.sha256 for sample in samples})
+
+
 def test_the_classes_do_not_matter_to_a_trunk(tmp_path: Path, samples: tuple[Sample, ...]) -> None:
     Cached(tmp_path, samples)
     assert Cached(tmp_path, samples, NetworkDescription(("a", "b", "c"), width=1 / 16, input_size=32)).passes == 0

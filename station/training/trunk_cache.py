@@ -1,4 +1,4 @@
-"""Outputs of a held trunk, computed once a picture and kept on disk as float16, by the hashes of trunk and picture, up to a limit."""
+"""Outputs of a held trunk, once a picture, kept on disk as float16 by the hashes of trunk, picture and preprocessing, up to a limit."""
 
 import contextlib
 import hashlib
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from station.training.dataset import DatasetError, Sample, read_pictures
 from station.training.pretrained import trunk_sha256
+from station.vision import preprocess as preprocess_module
 from station.vision.dvgg16 import NetworkDescription
 from station.vision.preprocess import preprocess
 
@@ -43,7 +44,8 @@ class TrunkCache:
         self.device = device
         self._limit_bytes = limit_bytes
         described = f"{trunk_sha256(trunk.state_dict())} {description.input_size} {description.mean} {description.std}"
-        self._own = folder / hashlib.sha256(described.encode()).hexdigest()[:16]
+        code = Path(preprocess_module.__file__).read_bytes() + f"{torch.__version__} {device.type}".encode()
+        self._own = folder / hashlib.sha256(described.encode() + code).hexdigest()[:16]
         self._own.mkdir(parents=True, exist_ok=True)
         self._bytes = sum(size for _, size, _ in self._files())
 
