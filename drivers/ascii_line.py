@@ -10,21 +10,17 @@ import termios
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import serial
 
 from drivers.ascii_codec import result_line, status_line
 from drivers.ascii_conversation import Conversation
 from drivers.plc import NO_RESULT, PlcError, PlcInput, StationSignals
+from drivers.serial_port import FIRST_REOPEN_S, LAST_REOPEN_S, PORT_ERRORS, parity_of
 
 _PREOPERATIONAL = 1
 _READ_BYTES = 2048
 """As much is taken from the port in a turn."""
-_FIRST_REOPEN_S = 0.1
-_LAST_REOPEN_S = 2.0
-_PSEUDO_TERMINALS = Path("/dev/pts")
-_PORT_ERRORS = (OSError, termios.error)
 
 
 class AsciiLinePlc:
@@ -63,7 +59,7 @@ class AsciiLinePlc:
         self._stuck_since_s: float | None = None
         self._failure = ""
         self._reopen_at_s = clock()
-        self._reopen_s = _FIRST_REOPEN_S
+        self._reopen_s = FIRST_REOPEN_S
 
     def exchange(self, signals: StationSignals) -> PlcInput:
         """See `Plc.exchange`; what is due was given to the port when it returns, or stands first in the queue.
@@ -79,7 +75,7 @@ class AsciiLinePlc:
             came, drained = self._turn(signals)
             if not came and self._turn_s > 0 and self._port.wait(self._turn_s):
                 _, drained = self._turn(signals)
-        except _PORT_ERRORS as error:
+        except PORT_ERRORS as error:
             raise self._lost(f"was lost ({error}); check adapter and cable") from error
         said = self._conversation.said(drained)
         if said is None:
@@ -87,7 +83,7 @@ class AsciiLinePlc:
                 f"{self._name}: the PLC has not said anything that makes sense yet; check wiring, baud rate and parity, "
                 "and that its program sends HBT or STS"
             )
-        self._reopen_s = _FIRST_REOPEN_S
+        self._reopen_s = FIRST_REOPEN_S
         self._told = signals
         return said
 
@@ -95,10 +91,10 @@ class AsciiLinePlc:
         """See `Plc.close`: the last line is a status that says Preoperational, no recipe, no result."""
         if self._told is not None and not self._failure:
             goodbye = replace(self._told, state=_PREOPERATIONAL, recipe_number=0, recipe_checksum=0, result=NO_RESULT)
-            with contextlib.suppress(*_PORT_ERRORS):
+            with contextlib.suppress(*PORT_ERRORS):
                 self._say_last(status_line(goodbye))
         self._told = None
-        with contextlib.suppress(*_PORT_ERRORS):
+        with contextlib.suppress(*PORT_ERRORS):
             self._port.close()
 
     def _open(self) -> None:
@@ -106,7 +102,7 @@ class AsciiLinePlc:
             raise PlcError(f"{self._failure} (tried again in {left_s * 1000:.0f} ms)")
         try:
             self._port.open()
-        except (*_PORT_ERRORS, ValueError) as error:
+        except (*PORT_ERRORS, ValueError) as error:
             raise self._lost(f"cannot be opened ({error}); check that it is plugged in, free, and readable for this user") from error
         self._failure = ""
 
@@ -140,14 +136,14 @@ class AsciiLinePlc:
         self._port.write(goodbye)
 
     def _lost(self, what: str) -> PlcError:
-        with contextlib.suppress(*_PORT_ERRORS):
+        with contextlib.suppress(*PORT_ERRORS):
             self._port.drop_unsent()
-        with contextlib.suppress(*_PORT_ERRORS):
+        with contextlib.suppress(*PORT_ERRORS):
             self._port.close()
         self._conversation.cut()
         self._stuck_since_s = None
         pause_s = self._reopen_s
-        self._reopen_s = min(2 * pause_s, _LAST_REOPEN_S)
+        self._reopen_s = min(2 * pause_s, LAST_REOPEN_S)
         self._failure = f"{self._name}: {what}"
         self._reopen_at_s = self._clock() + pause_s
         return PlcError(self._failure)
@@ -174,9 +170,7 @@ class _Port:
         """
         if self._serial is not None:
             return
-        # A pseudo terminal has no parity; the C library takes it once and refuses it when the port is opened again.
-        pseudo = Path(self._path).resolve().parent == _PSEUDO_TERMINALS
-        parity = serial.PARITY_NONE if pseudo else self._parity
+        parity = parity_of(self._path, self._parity)
         self._serial = serial.Serial(self._path, baudrate=self._baudrate, parity=parity, timeout=0, exclusive=True)
         with contextlib.suppress(ValueError):  # not every driver has that mode
             self._serial.set_low_latency_mode(True)

@@ -7,11 +7,9 @@ wait by the wall clock, which may step, and keeps the cause of a failed open to 
 import contextlib
 import logging
 import select
-import termios
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import serial
 from pymodbus.client import ModbusSerialClient
@@ -19,6 +17,7 @@ from pymodbus.exceptions import ModbusException
 from pymodbus.pdu import ExceptionResponse, ModbusPDU
 
 from drivers.plc import FAIL_WORD, NO_RESULT, PASS_WORD, WIRE_VERSION, PlcCommand, PlcError, PlcInput, StationSignals, Trigger
+from drivers.serial_port import FIRST_REOPEN_S, LAST_REOPEN_S, PORT_ERRORS, parity_of
 
 STATION_BLOCK = 0
 STATION_REGISTERS = 24
@@ -27,12 +26,8 @@ COMMAND_REGISTERS = 14
 _PREOPERATIONAL = 1
 _QUIET_TIMEOUTS = 2
 """A lost answer may still come, and the next request would take it for its own: the line stays quiet this many timeouts."""
-_FIRST_REOPEN_S = 0.1
-_LAST_REOPEN_S = 2.0
 _CHARACTER_BITS = 11
 _EXCEPTIONS = {1: "illegal function", 2: "illegal data address", 3: "illegal data value", 4: "server device failure", 6: "server busy"}
-_PSEUDO_TERMINALS = Path("/dev/pts")
-_PORT_ERRORS = (OSError, termios.error)
 
 # Every failure leaves here as a PlcError that says more; without this each one is printed a second time.
 logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
@@ -132,7 +127,7 @@ class ModbusRtuPlc:
         self._told: StationSignals | None = None
         self._failure = ""
         self._quiet_until_s = clock()
-        self._reopen_s = _FIRST_REOPEN_S
+        self._reopen_s = FIRST_REOPEN_S
 
     def exchange(self, signals: StationSignals) -> PlcInput:
         """See `Plc.exchange`; both telegrams went through when it returns.
@@ -146,7 +141,7 @@ class ModbusRtuPlc:
         self._write(words)
         self._told = signals
         answer = self._read()
-        self._reopen_s = _FIRST_REOPEN_S
+        self._reopen_s = FIRST_REOPEN_S
         return answer
 
     def close(self) -> None:
@@ -156,7 +151,7 @@ class ModbusRtuPlc:
             with contextlib.suppress(PlcError):
                 self._write(encode_signals(goodbye))
         self._told = None
-        with contextlib.suppress(*_PORT_ERRORS):
+        with contextlib.suppress(*PORT_ERRORS):
             self._wire.close()
 
     def _clear_line(self) -> None:
@@ -165,7 +160,7 @@ class ModbusRtuPlc:
             raise PlcError(f"{self._failure} (tried again in {left_s * 1000:.0f} ms)")
         try:
             self._wire.connect()
-        except (*_PORT_ERRORS, ValueError) as error:
+        except (*PORT_ERRORS, ValueError) as error:
             raise self._lost(f"cannot be opened ({error}); check that it is plugged in, free, and readable for this user") from error
         self._failure = ""
 
@@ -188,7 +183,7 @@ class ModbusRtuPlc:
         self._wire.deadline_s = self._clock() + self._timeout_s
         try:
             answer = request()
-        except _PORT_ERRORS as error:
+        except PORT_ERRORS as error:
             raise self._lost(f"was lost in {what} ({error}); check adapter and cable") from error
         except ModbusException as error:
             within = f"within {self._timeout_s * 1000:.0f} ms"
@@ -204,10 +199,10 @@ class ModbusRtuPlc:
         return self._pause(what, _QUIET_TIMEOUTS * self._timeout_s)
 
     def _lost(self, what: str) -> PlcError:
-        with contextlib.suppress(*_PORT_ERRORS):
+        with contextlib.suppress(*PORT_ERRORS):
             self._wire.close()
         pause_s = self._reopen_s
-        self._reopen_s = min(2 * pause_s, _LAST_REOPEN_S)
+        self._reopen_s = min(2 * pause_s, LAST_REOPEN_S)
         return self._pause(what, pause_s)
 
     def _pause(self, what: str, pause_s: float) -> PlcError:
@@ -240,12 +235,10 @@ class _Wire(ModbusSerialClient):
         """
         if self.socket is None:
             line = self.comm_params
-            # A pseudo terminal has no parity; the C library takes it once and refuses it when the port is opened again.
-            pseudo = Path(line.host).resolve().parent == _PSEUDO_TERMINALS
             self.socket = serial.Serial(
                 line.host,
                 baudrate=line.baudrate,
-                parity=serial.PARITY_NONE if pseudo else line.parity,
+                parity=parity_of(line.host, line.parity),
                 timeout=0,
                 write_timeout=line.timeout_connect,
                 exclusive=True,
