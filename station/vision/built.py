@@ -94,14 +94,22 @@ class Considered:
     """An engine that could have been taken.
 
     Attributes:
+        kind: which.
+        folder: where it is kept.
         built: None where it could not be built.
         refused: why it may not judge parts of this recipe; empty if it may.
     """
 
-    name: str
+    kind: Kind
+    folder: Path
     built: Built | None
     parity: Parity | None
     refused: str
+
+    @property
+    def name(self) -> str:
+        """As of its kind."""
+        return self.kind.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,30 +144,30 @@ def ready(file: WeightsFile, wanted: Wanted, device: str, engines: Path, self_te
             + (", or install OpenVINO: pip install station[openvino]" if where == "cpu" and wanted == "int8" else "")
         )
     considered = tuple(_considered(file, kind, engines, self_test, passes) for kind in kinds)
-    fit = [one.built for one in considered if one.built is not None and not one.refused]
+    fit = [(one, one.built) for one in considered if one.built is not None and not one.refused]
     if not fit and wanted != "auto":
         raise EngineError(f"network.precision: {wanted}: {considered[0].name} {considered[0].refused}; write fp32 or auto")
-    fastest = min(fit, key=lambda built: built.frame_ms / built.fp32_ms, default=None)
-    if fastest is None or (wanted == "auto" and fastest.frame_ms >= fastest.fp32_ms):
+    fastest, built = min(fit, key=lambda one: one[1].frame_ms / one[1].fp32_ms, default=(None, None))
+    if fastest is None or built is None or (wanted == "auto" and built.frame_ms >= built.fp32_ms):
         return Ready(reference(_loaded(file.path, file.sha256), where), considered)
-    return Ready(_open(file, fastest, engines, self_test), considered)
+    return Ready(_open(file, fastest), considered)
 
 
 def _considered(file: WeightsFile, kind: Kind, engines: Path, self_test: Sequence[Picture], passes: Passes) -> Considered:
-    try:
-        built = _built(file, kind, engines, self_test)
-    except (EngineError, OSError) as error:
-        return Considered(kind.name, None, None, f"cannot be built: {error}")
-    parity = compare(built.pairs, passes)
-    return Considered(kind.name, built, parity, "" if parity.holds else f"does not say what fp32 says: {parity}")
-
-
-def _built(file: WeightsFile, kind: Kind, engines: Path, self_test: Sequence[Picture]) -> Built:
-    """What is kept of this engine; builds it where nothing is, or not what was compared."""
     folder = engines / _key(file, kind, self_test)
+    try:
+        built = _built(file, kind, folder, self_test)
+    except (EngineError, OSError) as error:
+        return Considered(kind, folder, None, None, f"cannot be built: {error}")
+    parity = compare(built.pairs, passes)
+    return Considered(kind, folder, built, parity, "" if parity.holds else f"does not say what fp32 says: {parity}")
+
+
+def _built(file: WeightsFile, kind: Kind, folder: Path, self_test: Sequence[Picture]) -> Built:
+    """What is kept of this engine; builds it where nothing is, or not what was compared."""
     if (kept := _kept(folder)) is None:
-        engines.mkdir(parents=True, exist_ok=True)
-        with (engines / ".lock").open("w") as lock:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with (folder.parent / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # somebody else may be building the same
             if (kept := _kept(folder)) is None:
                 _build_apart(file, kind, self_test, folder)
@@ -250,13 +258,11 @@ def _both_ways(pictures: Sequence[Picture]) -> list[Picture]:
     return [*pictures, *((pixels[:, ::-1].copy(), pixel_format) for pixels, pixel_format in pictures)]
 
 
-def _open(file: WeightsFile, built: Built, engines: Path, self_test: Sequence[Picture]) -> Engine:
-    kind = next(kind for kind in KINDS if kind.name == built.name)
-    folder = engines / _key(file, kind, self_test)
-    runner = _runner(kind, file.path, file.sha256, file.description, folder)
-    if _kept(folder) != built:
-        raise EngineError(f"{folder}: was changed while it was opened; try again")
-    return Engine(kind.name, runner, file.description, file.golden)
+def _open(file: WeightsFile, chosen: Considered) -> Engine:
+    runner = _runner(chosen.kind, file.path, file.sha256, file.description, chosen.folder)
+    if _kept(chosen.folder) != chosen.built:
+        raise EngineError(f"{chosen.folder}: was changed while it was opened; try again")
+    return Engine(chosen.name, runner, file.description, file.golden)
 
 
 def _runner(kind: Kind, path: Path, sha256: str, description: NetworkDescription, folder: Path) -> Runner:
