@@ -389,14 +389,14 @@ def test_a_duplicate_is_the_same_frame_once_more(camera: Any, directory: Path) -
 
 
 def test_a_late_frame_comes_after_later_ones_with_the_time_of_its_exposure(camera: Any, directory: Path) -> None:
-    order(directory, camera, "late 300")
+    order(directory, camera, "late 2000")
     triggered_ns = time.monotonic_ns()
     trigger(camera)
     assert ids(camera, 2) == [1, 2]
     late = fetched(camera)
     assert late.frame_id == 0
-    assert time.monotonic_ns() - triggered_ns >= 300_000_000
-    assert late.timestamp_ns - triggered_ns < 200_000_000
+    assert time.monotonic_ns() - triggered_ns >= 2_000_000_000
+    assert late.timestamp_ns - triggered_ns < 1_000_000_000
 
 
 def test_numbers_can_be_wrong_wrap_and_begin_anew(camera: Any, directory: Path) -> None:
