@@ -36,7 +36,7 @@ class CameraState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One whole picture, its pixels unchanged for as long as the frame is referenced.
+    """One exposure as it arrived, its pixels unchanged for as long as the frame is referenced. Only one without a flaw is a picture to judge.
 
     Attributes:
         pixels: read-only uint8 (8-bit formats) or uint16 (10- and 12-bit ones, right aligned), (height, width) for Mono and Bayer,
@@ -46,6 +46,8 @@ class Frame:
         missed: how many frames the camera counted between the previous frame handed over and this one; 0 when none was lost.
         captured_ns: when the exposure of this frame ended, on this machine's monotonic clock, as well as it is known and never early: late
             by the transfer where the device's clock is not mapped.
+        flaw: why this is no picture of the part in front of the camera, in words: it is incomplete, of another size than asked for, or the
+            same bytes as the frame before; empty for a whole one. The pixels of a frame that is not whole are of shape (0, 0).
     """
 
     pixels: Pixels
@@ -53,6 +55,7 @@ class Frame:
     frame_id: int
     missed: int
     captured_ns: int
+    flaw: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +71,15 @@ class CameraStatus:
     features: Mapping[str, Feature] = field(default_factory=dict)
     """The features that were asked for, as read back from the device."""
     delivered: int = 0
+    """Frames handed over without a flaw."""
     missed: int = 0
     incomplete: int = 0
+    """Frames that were not whole: data was lost, or the size was another one."""
+    frozen: int = 0
+    """Frames with the same bytes as the one before."""
     reconnects: int = 0
+    temperature_c: float | None = None
+    """SFNC DeviceTemperature, as last read; None where the device does not tell."""
 
 
 class Camera(Protocol):
@@ -100,7 +109,10 @@ class Camera(Protocol):
         """
 
     def fetch(self, timeout_s: float) -> Frame | None:
-        """The next whole frame in order, or None when none came within `timeout_s`. An incomplete frame is counted, never handed over.
+        """The next frame in the camera's order, or None when none came within `timeout_s`.
+
+        Every exposure is told once: as a frame, as one with a flaw, or in the next frame's `missed`. A duplicate, and a late frame that was
+        told as missed before, are dropped.
 
         Raises:
             CameraError: the camera was lost; `status` says why.

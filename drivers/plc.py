@@ -50,6 +50,10 @@ class ErrorCode(IntEnum):
     PLC_RESTARTED = 5
     LEDGER = 6
     INSPECTION = 7
+    COUNT = 8
+    """Frames and the PLC's counts do not belong together (PLC.md, rule 10)."""
+    REJECTS = 9
+    """So many parts in a row were not answered PASS that the line should be stopped."""
     COMMAND_NOT_ALLOWED = 20
     RECIPE_REFUSED = 21
     COMMAND_UNKNOWN = 22
@@ -106,6 +110,8 @@ class PlcResult:
     elapsed_ms: int
     recipe_number: int
     recipe_checksum: int
+    judged_ns: int = 0
+    """When it was judged, on the monotonic clock; said in no dialect, but a discrete PASS is not begun long after it."""
 
 
 NO_RESULT = PlcResult(0, False, 0, 0, 0.0, 0, 0, (0, 0, 0, 0), 0, 0, 0)

@@ -55,9 +55,13 @@ class CameraConfig(Model):
     """Which camera, and how long a part waits for its frame."""
 
     producers: tuple[str, ...] = Field(min_length=1)
-    """Paths of the vendors' GenTL producers (`.cti`), or `simulated`."""
+    """Paths of the vendors' GenTL producers (`.cti`), `auto` for those that are installed, or `simulated`."""
     serial_number: str = ""
     """Empty takes the only camera there is."""
+    trigger_source: str | None = None
+    """SFNC TriggerSource of a site whose parts fire the camera, by default Line0; empty lets the camera run freely, the default of `free`."""
+    user_set: str = ""
+    """SFNC UserSetSelector: a set in the camera's memory that is loaded before the recipe's features are written, such as Default."""
     frame_window_ms: int = Field(default=500, ge=1, le=2_000)
     """So long may a trigger wait for its camera, and then again for its frame; later is FAIL / missed frame."""
 
@@ -80,6 +84,18 @@ class PlcConfig(Model):
     """How long the PLC may take to acknowledge a result before it is sent again, three times."""
     heartbeat_ms: int = Field(default=1_500, ge=0, le=60_000)
     """How long the PLC's heartbeat may stand still while the line runs; 0 does not watch it."""
+    count_delay_ms: int = Field(default=50, ge=0, le=1_000)
+    """With `trigger: hardware`: by how much later than the exposure the PLC's count can be read; its scan time, and its polling period."""
+    role: Literal["client", "server"] = "client"
+    """Modbus RTU: the client polls the PLC, the server is polled by it."""
+    fc23: bool = False
+    """Modbus RTU client: one telegram that writes and reads, for a PLC that knows function 23."""
+    rs485: bool = False
+    """The driver of a half-duplex RS-485 port switches direction by RTS; refused where the port's driver cannot."""
+    lines_port: str = ""
+    """A serial port whose RTS says PASS and whose DTR says READY, by its /dev/serial/by-id path; empty without discrete lines."""
+    valid_ms: int = Field(default=50, ge=5, le=1_000)
+    """How long RTS stands for a part that passed."""
 
 
 class RecordingConfig(Model):
@@ -119,6 +135,10 @@ class StationConfig(Model):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     camera: CameraConfig
     plc: PlcConfig
+    trigger: Literal["plc", "hardware", "free"] = "plc"
+    """Who counts the parts: the PLC, which asks for each; the PLC, while a sensor fires the camera; or nobody (PLC.md, rule 10)."""
+    rejects_in_a_row: int = Field(default=0, ge=0, le=65_535)
+    """After so many parts in a row without PASS the station goes to Error and asks for a line stop; 0 never does."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     prepare: str = ""
     """A recipe to prepare at start; empty leaves it to the PLC or the operator."""
@@ -126,6 +146,19 @@ class StationConfig(Model):
     """After an error's cause is gone: wait for StartContinuous, or go on by itself."""
     recording: RecordingConfig = RecordingConfig()
     simulation: SimulationConfig | None = None
+
+    @model_validator(mode="after")
+    def _keys_go_together(self) -> "StationConfig":
+        if self.camera.trigger_source is not None and self.trigger == "plc":
+            raise ValueError("camera.trigger_source stands with trigger: hardware or free; with plc it is Software: remove it")
+        if self.camera.trigger_source == "" and self.trigger == "hardware":
+            raise ValueError("camera.trigger_source: a freely running camera cannot be counted; name the input, such as Line0, or use free")
+        server = self.plc.role == "server"
+        if self.plc.link == "ascii" and (server or self.plc.fc23):
+            raise ValueError("plc.role and plc.fc23 are Modbus RTU's; remove them, or use link: modbus-rtu")
+        if server and self.plc.fc23:
+            raise ValueError("plc.fc23 is the client's; a server answers function 23 whenever the PLC asks with it: remove it")
+        return self
 
     @model_validator(mode="after")
     def _a_simulated_plc_makes_something(self) -> "StationConfig":

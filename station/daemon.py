@@ -28,7 +28,7 @@ from station import inspector, ledger, recipe
 from station.config import SIMULATED, BatchConfig, Home, StationConfig
 from station.control import Control, Request
 from station.inspection import Result, Verdict
-from station.line import Line, LineSettings
+from station.line import SOFTWARE_TRIGGER, Line, LineSettings
 from station.publisher import Publisher
 from station.report import percentiles
 
@@ -95,7 +95,11 @@ class Daemon:
                 acknowledge_ns=config.plc.acknowledge_ms * 1_000_000,
                 heartbeat_ns=config.plc.heartbeat_ms * 1_000_000,
                 prepare=config.prepare,
+                counting=config.trigger,
+                count_delay_ns=config.plc.count_delay_ms * 1_000_000,
+                rejects_in_a_row=config.rejects_in_a_row,
                 resume_automatically=config.resume == "automatic",
+                site_features=_site_features(config),
             ),
             clock=time.monotonic_ns,
             wall_clock=time.time_ns,
@@ -148,10 +152,12 @@ class Daemon:
         asked = str(words.get("command"))
         if asked == "status":
             request.reply.set_result({"ok": True, **self.status()})
+        elif asked == "wire":
+            request.reply.set_result({"ok": True, "link": self._config.plc.link, **self.line.wire()})
         elif asked in commands:
             self.line.command(commands[asked], str(words.get("recipe", "")), finish)
         else:
-            request.reply.set_result({"ok": False, "error": f"unknown command; known are status, {', '.join(sorted(commands))}"})
+            request.reply.set_result({"ok": False, "error": f"unknown command; known are status, wire, {', '.join(sorted(commands))}"})
 
     def status(self) -> dict[str, Any]:
         """What `station status` shows; plain data."""
@@ -190,6 +196,7 @@ class Tally:
         self._passed = 0
         self._reasons: Counter[str] = Counter()
         self._latencies_ms: deque[float] = deque(maxlen=10_000)
+        self._from_capture_ms: deque[float] = deque(maxlen=10_000)
 
     def add(self, result: Result) -> None:
         """One more answer."""
@@ -197,6 +204,8 @@ class Tally:
         self._passed += result.verdict is Verdict.PASS
         self._reasons[result.reason.name.lower()] += 1
         self._latencies_ms.append(result.elapsed_ms)
+        if result.inspection:
+            self._from_capture_ms.append((result.judged_ns - result.inspection.captured_ns) / 1e6)
 
     def summary(self) -> dict[str, Any]:
         """As COMMANDS.md's `run --parts --json`, without audit and PLC."""
@@ -206,6 +215,7 @@ class Tally:
             "fail": self.parts - self._passed,
             "reasons": dict(self._reasons.most_common()),
             "latency_ms": percentiles(self._latencies_ms),
+            "camera_to_verdict_ms": percentiles(self._from_capture_ms),
         }
 
 
@@ -273,6 +283,16 @@ def _only_one(home: Home) -> Iterator[None]:
         except OSError:
             raise StationError(f"{home.lock}: another station runs in this home; stop it first, or give this one its own --home") from None
         yield
+
+
+def _site_features(config: StationConfig) -> dict[str, Feature]:
+    """What this site asks of every recipe's camera: how an exposure is triggered."""
+    if config.trigger == "plc":
+        return dict(SOFTWARE_TRIGGER)
+    source = config.camera.trigger_source
+    if source is None:
+        source = "Line0" if config.trigger == "hardware" else ""
+    return dict(SOFTWARE_TRIGGER, TriggerSource=source) if source else {"TriggerMode": "Off"}
 
 
 def _camera(home: Home, config: StationConfig) -> Camera:

@@ -62,7 +62,7 @@ class Gate:
             return Reason.NOT_RUNNING
         if part.asked_recipe and (part.asked_recipe, part.asked_hash) != (recipe.number, recipe.hash):
             return Reason.WRONG_RECIPE
-        if frame is None:
+        if frame is None or frame.flaw:
             return Reason.MISSED_FRAME
         if seen is None or (seen.frame_id, seen.captured_ns) != (frame.frame_id, frame.captured_ns):
             return Reason.INSPECTION_ERROR

@@ -4,10 +4,11 @@
 what differs stands at its ends: the camera, the PLC, the clock and how a recipe is prepared.
 """
 
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
 import structlog
 
@@ -30,12 +31,18 @@ from station.changeover import Changeover, Finish, Prepare
 from station.failsafe import Gate, Part
 from station.handshake import Asked, Handshake
 from station.inspection import Inspection, Result, Verdict
+from station.inspector import Inspector
 from station.ledger import Ledger, LedgerError
-from station.sequence import due, is_ahead
+from station.matching import Count, Match, Matching, MatchingError
+from station.sequence import due, following, is_ahead
 from station.state import EXECUTING, Event, State, after
 
+Counting = Literal["plc", "hardware", "free"]
+"""Who counts the parts (PLC.md, rule 10)."""
 SOFTWARE_TRIGGER: dict[str, Feature] = {"TriggerSelector": "FrameStart", "TriggerMode": "On", "TriggerSource": "Software"}
-"""What the site asks of the camera when the PLC triggers each part (PLC.md, rule 10, `trigger: plc`)."""
+"""What the site asks of the camera when the PLC triggers each part (`plc`)."""
+MOST_FRAMES = 16
+"""So many frames are taken in a turn at most, as many as a camera process holds; what comes meanwhile waits for the next one."""
 WARM_FOR_NS = 500_000_000
 """A network that did nothing for longer is kept warm."""
 WIRE_PATIENCE_NS = 500_000_000
@@ -49,7 +56,9 @@ _EVENTS = {
     Command.RESET: Event.RESET,
     Command.HALT: Event.HALT,
 }
+_LEFT_BY_RESET = (ErrorCode.NOT_ACKNOWLEDGED, ErrorCode.PLC_RESTARTED, ErrorCode.INSPECTION, ErrorCode.COUNT, ErrorCode.REJECTS)
 Answered = tuple[Result, Frame | None]
+"""A part's answer, and its frame where there is one without a flaw."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +71,13 @@ class LineSettings:
     """The PLC's heartbeat may stand still so long while the line runs; 0 is not watched."""
     prepare: str = ""
     """The recipe to prepare at start, unless the PLC has asked for one before."""
+    counting: Counting = "plc"
+    count_delay_ns: int = 0
+    """With `hardware`: by how much later than the exposure the PLC's count can be read at the latest."""
+    rejects_in_a_row: int = 0
+    """After so many parts without PASS the line is stopped; 0 never is."""
     resume_automatically: bool = False
     site_features: dict[str, Feature] = field(default_factory=lambda: dict(SOFTWARE_TRIGGER))
-
-
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    """A trigger as it was first heard: what was asked for then is what may pass the part."""
-
-    sequence: int
-    heard_ns: int
-    asked: Asked
 
 
 class Line:
@@ -102,17 +107,21 @@ class Line:
         self._first_recipe: str | int = self._handshake.asked.number or settings.prepare
         self._heard: PlcInput | None = None
         self._heard_asked = self._handshake.asked
-        self._heard_ns = clock()
+        self._begun_ns = self._heard_ns = clock()
         self._unheard_since_ns: int | None = clock()
         self._beat = (0, clock())
         self._warm_ns = clock()
         self._heartbeat = 0
         self._resumes = self._closed = False
-        self._waiting = _Waiting(0, 0, Asked())
+        self._waiting = Count(0, "", 0, Asked())
+        self._matching = Matching(settings.frame_window_ns, settings.count_delay_ns)
         self._standing_trigger: int | None = None
         self._last_sequence = last.sequence if (last := ledger.last()) else 0
         self._job_id = int(ledger.noted("job") or 0)
-        self._failed_parts = 0
+        self._failed_parts = self._rejects_in_a_row = 0
+        self._due: deque[Match] = deque()
+        self._taken_since_ns = 0
+        self._taken_for: Inspector | None = None
         self._unkept: list[Result] = []
         self._note("started", "")
         self._guard(self._changeover.start_camera)
@@ -179,46 +188,138 @@ class Line:
         starts = heard.command.code == Command.START_CONTINUOUS
         if not starts:
             self._take_command(heard.command)
-        answered = [answer for trigger in heard.triggers for answer in self._take_trigger(trigger)]
+        answered = self._take_parts(heard)
         if starts:
             self._take_command(heard.command)
         return answered
 
+    def _take_parts(self, heard: PlcInput) -> list[Answered]:
+        if self._changeover.inspector is not self._taken_for:  # what was taken for another recipe is no picture for this one
+            self._taken_for, self._taken_since_ns = self._changeover.inspector, self._clock()
+            self._due.extend(self._matching.abandon())
+        match self._settings.counting:
+            case "plc":
+                return [answer for trigger in heard.triggers for answer in self._take_trigger(trigger)]
+            case "hardware":
+                return self._take_counts(heard.triggers)
+            case "free":
+                return self._take_free()
+
     def _take_trigger(self, trigger: Trigger) -> list[Answered]:
-        sequence = trigger.sequence
-        if sequence == self._standing_trigger:
+        """`plc`: a new number fires the camera."""
+        if trigger.sequence == self._standing_trigger:
             return []
-        if self._waiting.sequence != sequence:
-            asked = self._handshake.asked
-            unchanged = asked == self._heard_asked
-            self._waiting = _Waiting(sequence, self._heard_ns, asked if unchanged else Asked(asked.number))
+        self._hear_first(trigger)
         waited_ns = self._clock() - self._waiting.heard_ns
         if self.state in EXECUTING and self._camera.status().state is CameraState.OPENING and waited_ns < self._settings.frame_window_ns:
             return []
-        self._standing_trigger = sequence
+        numbers, answered = self._new_numbers(trigger)
+        if not numbers:
+            return answered
+        answered = [self._answer(self._part(number), None, f"missed before part {trigger.sequence}") for number in numbers[:-1]]
+        frame, detail = self._fire() if self.state in EXECUTING else (None, "")
+        return [*answered, self._answer(self._waiting, frame, detail)]
+
+    def _take_counts(self, triggers: tuple[Trigger, ...]) -> list[Answered]:
+        """`hardware`: new numbers wait for the frames that the sensor fired; frames wait for the count of their part."""
+        answered: list[Answered] = []
+        counts: list[Count] = []
+        for trigger in triggers:
+            if trigger.sequence == self._standing_trigger:
+                continue
+            self._hear_first(trigger)
+            numbers, repeated = self._new_numbers(trigger)
+            answered += repeated
+            counts += [*map(self._part, numbers[:-1]), self._waiting] if numbers else []
+        if self.state in EXECUTING:
+            self._match(counts)
+        else:
+            self._frames(MOST_FRAMES)
+            unanswered = [*self._due, *self._matching.abandon(), *(Match(count, None) for count in counts)]
+            self._due = deque(replace(match, frame=None) for match in unanswered)
+        return [*answered, *self._answer_due()]
+
+    def _match(self, counts: list[Count]) -> None:
+        self._matching.heard(counts, self._begun_ns)
+        for frame in self._frames(MOST_FRAMES):
+            self._matching.see(frame)
+        try:
+            for match in self._matching.decide(self._clock()):
+                self._due.append(match)
+        except MatchingError as error:
+            self._fail(ErrorCode.COUNT, f"{error}; find out whose sensor or cable it was, then reset")
+            self._due.extend(self._matching.abandon())
+
+    def _answer_due(self) -> list[Answered]:
+        """Answers up to the first part that takes an inspection: the heartbeat goes on between two of them."""
+        answered: list[Answered] = []
+        while self._due:
+            match = self._due.popleft()
+            answered.append(self._answer(match.count, match.frame, match.detail))
+            if match.frame is not None:
+                break
+        return answered
+
+    def _take_free(self) -> list[Answered]:
+        """`free`: the station numbers the frames itself; one that the camera counted and lost has a number too."""
+        if self.state not in EXECUTING:
+            self._frames(MOST_FRAMES)
+            return []
+        answered = []
+        for frame in self._frames(1):
+            missed = frame.missed if self._last_sequence else 0  # what was lost before the first one was another job's
+            for lost in [True] * missed + [False]:
+                self._last_sequence = following(self._last_sequence)
+                count = Count(self._last_sequence, "", frame.captured_ns, self._handshake.asked)
+                answered.append(self._answer(count, None if lost else frame, "the camera lost the frame" if lost else ""))
+        return answered
+
+    def _frames(self, most: int) -> list[Frame]:
+        """Up to so many of the frames that the camera took by itself, without those from before the start or for another recipe."""
+        frames: list[Frame] = []
+        with suppress(CameraError):  # its status says it too, and stops the line
+            while len(frames) < most and (frame := self._camera.fetch(0)):
+                frames.append(frame)
+        return [frame for frame in frames if frame.captured_ns >= self._taken_since_ns]
+
+    def _hear_first(self, trigger: Trigger) -> None:
+        """Keeps when a number was heard for the first time, and what was asked for then."""
+        if (self._waiting.sequence, self._waiting.part_id) != (trigger.sequence, trigger.part_id):
+            asked = self._handshake.asked
+            unchanged = asked == self._heard_asked
+            self._waiting = Count(trigger.sequence, trigger.part_id, self._heard_ns, asked if unchanged else Asked(asked.number))
+
+    def _part(self, sequence: int) -> Count:
+        """A part whose own trigger was not heard, only a later one."""
+        return replace(self._waiting, sequence=sequence, part_id="")
+
+    def _new_numbers(self, trigger: Trigger) -> tuple[tuple[int, ...], list[Answered]]:
+        """The parts that this trigger announces, oldest first; none for a number that does not follow, which is answered at once."""
+        sequence = self._standing_trigger = trigger.sequence
         if sequence == 0:
             self._count_anew(f"the PLC's trigger sequence fell from {self._last_sequence} to 0")
-            return []
+            return (), []
         numbers = due(self._last_sequence, sequence)
         if numbers is None:
-            return self._out_of_order(trigger)
-        answered = [self._answer(number, "", None, None, f"missed before part {sequence}") for number in numbers[:-1]]
-        frame, inspection, detail = self._look() if self.state in EXECUTING else (None, None, "")
+            return (), self._out_of_order(trigger)
         self._last_sequence = sequence
-        return [*answered, self._answer(sequence, trigger.part_id, frame, inspection, detail)]
+        return numbers, []
 
     def _out_of_order(self, trigger: Trigger) -> list[Answered]:
         """A number that does not follow: the same answer again if it had one in this job, else FAIL. Nothing is inspected."""
         sequence, last = trigger.sequence, self._last_sequence
         if self.state in EXECUTING:
-            if self._answers.repeat(sequence, trigger.part_id):
+            if self._awaits_frame(sequence) or self._answers.repeat(sequence, trigger.part_id):
                 return []
             if self._ledger_knows(sequence):
                 self._note("trigger refused", f"part {sequence} was answered long ago, or with another part id")
                 return []
         if self.state not in EXECUTING or is_ahead(last, sequence):
             self._last_sequence = sequence
-        return [self._answer(sequence, trigger.part_id, None, None, f"part {sequence} does not follow part {last}")]
+        return [self._answer(self._waiting, None, f"part {sequence} does not follow part {last}")]
+
+    def _awaits_frame(self, sequence: int) -> bool:
+        return self._matching.awaits(sequence) or any(match.count.sequence == sequence for match in self._due)
 
     def _ledger_knows(self, sequence: int) -> bool:
         try:
@@ -241,31 +342,37 @@ class Line:
             self._note("error", f"answers given up: {why}")
         self._answers.drop()
 
-    def _look(self) -> tuple[Frame | None, Inspection | None, str]:
-        """Fires the camera, waits for this part's frame, and inspects it; what is None failed, as the words say."""
-        inspector = self._changeover.inspector
+    def _fire(self) -> tuple[Frame | None, str]:
+        """Fires the camera and waits for this part's frame; when there is none, the words say why."""
         window_ns = self._settings.frame_window_ns
         fired_ns = self._clock()
         if fired_ns - self._waiting.heard_ns > window_ns:
-            return None, None, f"the trigger is {(fired_ns - self._waiting.heard_ns) / 1e6:.0f} ms old: the part has gone"
+            return None, f"the trigger is {(fired_ns - self._waiting.heard_ns) / 1e6:.0f} ms old: the part has gone"
         try:
             self._camera.trigger()
             frame = self._camera.fetch(window_ns / 1e9)
         except CameraError as error:
-            return None, None, str(error)
+            return None, str(error)
         if frame is None:
-            return None, None, f"no frame within {window_ns / 1e6:.0f} ms of the trigger"
+            return None, f"no frame within {window_ns / 1e6:.0f} ms of the trigger"
         if frame.captured_ns < fired_ns:
-            return None, None, f"frame {frame.frame_id} was captured before the trigger"
+            return None, f"frame {frame.frame_id} was captured before the trigger"
+        return frame, ""
+
+    def _inspect(self, frame: Frame) -> tuple[Inspection | None, str]:
+        """What is seen in a part's frame; when it is None, the words say why."""
+        inspector = self._changeover.inspector
+        if frame.flaw:
+            return None, frame.flaw
         if inspector is None:
-            return frame, None, "no recipe is prepared"
+            return None, "no recipe is prepared"
         try:
-            return frame, inspector.inspect(frame), ""
+            return inspector.inspect(frame), ""
         except ValueError as error:
-            return frame, None, str(error)
+            return None, str(error)
         except Exception as error:  # noqa: BLE001 - whatever the network failed of, the part fails and the line stops
             self._fail(ErrorCode.INSPECTION, f"{type(error).__name__}: {error}; reset when the device is well again")
-            return frame, None, str(error)
+            return None, str(error)
 
     def _keep_warm(self) -> None:
         """While no part comes the network is kept as fast as it was, and found out about when its device is lost."""
@@ -278,16 +385,20 @@ class Line:
         except Exception as error:  # noqa: BLE001 - as for a part: the line stops, here before one comes
             self._fail(ErrorCode.INSPECTION, f"{type(error).__name__}: {error}; reset when the device is well again")
 
-    def _answer(self, sequence: int, part_id: str, frame: Frame | None, inspection: Inspection | None, detail: str) -> Answered:
-        """Judges, commits, and only then queues the answer for the wire."""
+    def _answer(self, count: Count, frame: Frame | None, detail: str) -> Answered:
+        """Inspects the part's frame, judges, commits, and only then queues the answer for the wire."""
+        self._stop_on_causes()
+        inspection = None
+        if frame is not None and self.state in EXECUTING:
+            inspection, detail = self._inspect(frame)
         inspector = self._changeover.inspector
         part = Part(
             job_id=self._job_id if self.state in EXECUTING else 0,
-            sequence=sequence,
-            part_id=part_id,
-            triggered_ns=self._waiting.heard_ns,
-            asked_recipe=self._waiting.asked.number,
-            asked_hash=self._waiting.asked.hash,
+            sequence=count.sequence,
+            part_id=count.part_id,
+            triggered_ns=count.heard_ns,
+            asked_recipe=count.asked.number,
+            asked_hash=count.asked.hash,
             recipe=inspector.recipe if inspector else None,
             frame=frame,
             inspection=inspection,
@@ -302,14 +413,22 @@ class Line:
             self._fail(ErrorCode.LEDGER, str(error))
             result = self._gate.judge(part, State.ERROR, self._clock())
             self._unkept.append(result)
-        self._failed_parts += result.verdict is not Verdict.PASS
-        self._answers.add(result_id, part_id, told(result))
-        return result, frame
+        self._count_rejects(result)
+        self._answers.add(result_id, count.part_id, told(result))
+        return result, frame if frame is not None and not frame.flaw else None
+
+    def _count_rejects(self, result: Result) -> None:
+        rejected, most = result.verdict is not Verdict.PASS, self._settings.rejects_in_a_row
+        self._failed_parts += rejected
+        self._rejects_in_a_row = self._rejects_in_a_row + 1 if rejected else 0
+        if self.state in EXECUTING and 0 < most <= self._rejects_in_a_row:
+            self._fail(ErrorCode.REJECTS, f"{self._rejects_in_a_row} parts in a row were not answered PASS: look at the parts, then reset")
 
     # ---- the PLC
 
     def _exchange(self) -> None:
         self._heartbeat = (self._heartbeat + 1) % 65_536
+        begun_ns = self._clock()
         try:
             heard = self._plc.exchange(self._signals())
         except PlcError as error:
@@ -322,7 +441,8 @@ class Line:
                 self._fail(ErrorCode.WIRE, str(error))
             return
         self.hears, self._unheard_since_ns = True, None
-        self._heard, self._heard_ns, self._heard_asked = heard, self._clock(), self._handshake.asked
+        self._heard, self._heard_asked = heard, self._handshake.asked
+        self._begun_ns, self._heard_ns = begun_ns, self._clock()
         self.causes.pop(ErrorCode.WIRE, None)
         self._answers.told(self._heard_ns)
         if self._standing_trigger is None:
@@ -423,7 +543,11 @@ class Line:
         """What an allowed command does before the state moves."""
         if event is Event.START:
             self._job_id += 1
-            self._failed_parts = 0
+            self._failed_parts = self._rejects_in_a_row = 0
+            self._taken_since_ns = self._clock()
+            self._matching.forget()
+            if self._settings.counting == "free":
+                self._last_sequence = 0
             self._drop_answers("the next job was started")
             self._answers.forget()
             self._beat = (self._beat[0], self._clock())
@@ -437,7 +561,7 @@ class Line:
             if self._unkept:
                 self._note("error", f"{len(self._unkept)} answers, all FAIL, could not be kept and were given up")
                 self._unkept.clear()
-            for cause in (ErrorCode.NOT_ACKNOWLEDGED, ErrorCode.PLC_RESTARTED, ErrorCode.INSPECTION):
+            for cause in _LEFT_BY_RESET:
                 self.causes.pop(cause, None)
 
     def _watch(self, now_ns: int) -> None:
@@ -535,6 +659,11 @@ class Line:
         except LedgerError as error:
             self.causes[ErrorCode.LEDGER] = str(error)
 
+    def wire(self) -> dict[str, Any]:
+        """What the PLC is told now and what it said last, for `station plc watch`; plain data."""
+        heard = asdict(self._heard) if self._heard else None
+        return {"signals": asdict(self._signals()), "heard": heard, "hears": self.hears}
+
     def status(self) -> dict[str, Any]:
         """What `station status` shows of the line; plain data."""
         inspector = self._changeover.inspector
@@ -551,7 +680,8 @@ class Line:
             "last_part": self._last_sequence,
             "plc_connected": self.connected,
             "camera": {"state": camera.state.value, "detail": camera.detail, "model": camera.model, "serial_number": camera.serial_number}
-            | {"delivered": camera.delivered, "missed": camera.missed, "incomplete": camera.incomplete, "reconnects": camera.reconnects},
+            | {"delivered": camera.delivered, "missed": camera.missed, "incomplete": camera.incomplete, "frozen": camera.frozen}
+            | {"reconnects": camera.reconnects, "temperature_c": camera.temperature_c},
         }
 
 

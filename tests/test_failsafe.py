@@ -90,6 +90,10 @@ def test_a_part_without_a_frame_fails_even_when_an_inspection_is_there() -> None
     assert judge(replace(PART, frame=None)) == (Verdict.FAIL, Reason.MISSED_FRAME)
 
 
+def test_a_frame_with_a_flaw_fails_even_when_an_inspection_is_there() -> None:
+    assert judge(replace(PART, frame=replace(FRAME, flaw="frozen"))) == (Verdict.FAIL, Reason.MISSED_FRAME)
+
+
 def test_a_part_whose_inspection_failed_fails() -> None:
     assert judge(replace(PART, inspection=None)) == (Verdict.FAIL, Reason.INSPECTION_ERROR)
 

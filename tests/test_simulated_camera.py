@@ -1,6 +1,7 @@
 """The simulated cameras as any GenTL consumer meets them: through Harvesters' public interface."""
 
 import contextlib
+import gc
 import os
 import signal
 import subprocess
@@ -621,6 +622,7 @@ def test_opening_and_closing_again_and_again_leaves_nothing_behind(connect: Call
         return len(list(Path("/proc/self/fd").iterdir())), len(list(Path("/proc/self/task").iterdir())), maps.count(".scene")
 
     turn()
+    gc.collect()  # what tests before this one left behind must not go away in between
     before = belongings()
     for _ in range(50):
         turn()
