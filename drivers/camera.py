@@ -36,7 +36,7 @@ class CameraState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One exposure as it arrived, its pixels unchanged for as long as the frame is referenced. Only one without a flaw is a picture to judge.
+    """One exposure as it arrived, its pixels unchanged while the frame is referenced. Only one without a flaw is a picture to judge.
 
     Attributes:
         pixels: read-only uint8 (8-bit formats) or uint16 (10- and 12-bit ones, right aligned), (height, width) for Mono and Bayer,

@@ -1,11 +1,12 @@
 """What runs in the process of an `isolated.IsolatedCamera`, and the messages that the two exchange.
 
 They talk over one SOCK_SEQPACKET socket: a message is whole or not there, can carry a file descriptor, and the end of either side shows at
-once. Pixels go through a `SharedRing`. The heartbeat and the count of incomplete frames stand in a page of their own, because nobody may
-be there to read a message.
+once. Pixels go through a `SharedRing`; a frame without a whole picture takes a slot too, which bounds what is on its way to a parent that
+does not look. The heartbeat, the counts and the temperature stand in a page of their own, because nobody may be there to read a message.
 """
 
 import ctypes
+import math
 import mmap
 import os
 import pickle
@@ -27,8 +28,8 @@ from drivers.shared_ring import SharedRing, memory_file
 
 SLOTS = 16
 LARGEST_MESSAGE = 65536
-PULSE = struct.Struct("=QQ")
-"""The shared page: beats so far, incomplete frames so far."""
+PULSE = struct.Struct("=QQQd")
+"""The shared page: beats, incomplete frames and frozen ones so far; temperature in degrees Celsius, not a number when it is not known."""
 BEAT_S = 0.1
 LOOK_S = 0.001
 """How long the camera is asked for a frame before the next look for a command, which bounds how late a trigger is."""
@@ -89,6 +90,7 @@ class Captured:
     frame_id: int
     missed: int
     captured_ns: int
+    flaw: str
     generation: int
 
 
@@ -174,7 +176,12 @@ class _Server:
         if now >= self._beat_due:
             self._beats += 1
             self._beat_due = now + BEAT_S
-            PULSE.pack_into(self._pulse, 0, self._beats, self._camera.status().incomplete)
+            self._tell()
+
+    def _tell(self) -> None:
+        status = self._camera.status()
+        temperature_c = math.nan if status.temperature_c is None else status.temperature_c
+        PULSE.pack_into(self._pulse, 0, self._beats, status.incomplete, status.frozen, temperature_c)
 
     def _obey(self, command: object) -> None:
         match command:
@@ -198,12 +205,14 @@ class _Server:
             np.copyto(pixels, frame.pixels)
         slot, self._slot = self._slot, None
         missed, self._dropped = frame.missed + self._dropped, 0
-        shape, dtype = frame.pixels.shape, frame.pixels.dtype.str
-        self._send(Captured(slot, shape, dtype, frame.pixel_format, frame.frame_id, missed, frame.captured_ns, self._generation))
+        shape, dtype, number = frame.pixels.shape, frame.pixels.dtype.str, frame.frame_id
+        if frame.flaw:
+            self._tell()  # so that who has the frame finds it counted
+        self._send(Captured(slot, shape, dtype, frame.pixel_format, number, missed, frame.captured_ns, frame.flaw, self._generation))
 
     def _allocate(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Pixels | None:
         """Memory in a free slot, which becomes `_slot`; None when the parent holds them all."""
-        slot_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        slot_bytes = max(1, int(np.prod(shape)) * np.dtype(dtype).itemsize)
         if self._ring is None or self._ring.slot_bytes < slot_bytes:
             file = memory_file(SharedRing.size(SLOTS, slot_bytes))
             self._ring = SharedRing(file, SLOTS, slot_bytes)

@@ -5,36 +5,30 @@ The genicam wheel holds the GIL in every native call, and vendors' producers cra
 """
 
 import time
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from drivers.camera import CameraError, CameraState, CameraStatus, Feature, Frame, Pixels
 from drivers.device_clock import DeviceClock
-from drivers.genicam_device import DEVICE_ERRORS, NUM_BUFFERS, GenicamDevice, words
-
-with warnings.catch_warnings():  # importing harvesters replaces the filters of the whole process
-    from genicam import gentl
-    from harvesters.util.pfnc import dict_by_ints
-
-Allocate = Callable[[tuple[int, ...], npt.DTypeLike], Pixels | None]
+from drivers.frame_numbers import FrameNumbers, Place
+from drivers.genicam_device import NUM_BUFFERS, GenicamDevice
+from drivers.genicam_features import DEVICE_ERRORS, words
+from drivers.gentl_buffer import FORMATS, Allocate, Layout, device_ns, frame_id, handed_over_as, layout, sample, why_not_whole
 
 QUIET_NS = 500_000_000
 """So long without a frame, and the device is asked whether it is still there."""
 PATIENCE_S = 0.1
 """The longest wait for a frame between two such looks."""
-LAST_16_BIT_ID = 65535
-FORMATS: dict[str, tuple[int, type[np.uint8] | type[np.uint16]]] = {
-    f"{colour}{bits}": (1, np.uint8 if bits == 8 else np.uint16)
-    for colour in ("Mono", "BayerRG", "BayerGR", "BayerGB", "BayerBG")
-    for bits in (8, 10, 12, 16)
-} | {"RGB8": (3, np.uint8), "BGR8": (3, np.uint8), "RGBa8": (4, np.uint8)}
-"""PFNC name: values per pixel, and how each is stored. Packed formats are not here: unpacking them cannot keep up with the cameras."""
+TEMPERATURE_NS = 5_000_000_000
+"""How often the temperature is read."""
+INCOMPLETE = "incomplete: data was lost on the way from the camera; check cable, network card or USB port, and that nothing else uses them"
+FROZEN = "frozen: the same bytes as the frame before, in every row that is compared; switch the camera off and on"
+NO_PICTURE: Pixels = np.empty((0, 0), np.uint8)
+NO_PICTURE.flags.writeable = False
 
 
 class GenicamCamera:
@@ -43,24 +37,28 @@ class GenicamCamera:
     Features are written in the order given, except OffsetX and OffsetY, which come last because their range depends on the size; all are
     read back before a frame is handed over. A feature that is not named keeps the value the device has. When only features of
     `genicam_device.LIVE_FEATURES` differ they are written while streaming: a frame being exposed at that moment may have the old value.
-    RGBa8 is handed over as RGB8.
+    RGBa8 is handed over as RGB8, a packed format unpacked and under the name of the format that it unpacks to. A frame is frozen when it
+    agrees with the frame before in some 64 whole rows. A feature goes by its SFNC name where `genicam_features.CANDIDATES` knows the
+    vendor's. Chunk data behind a picture is left where it is.
 
     Attributes:
         allocate: gives the memory that a frame of (shape, dtype) is copied into, or None when there is none; the frame is then dropped and
             counts as missed.
     """
 
-    def __init__(self, producers: Sequence[Path], serial_number: str = "", *, simulated: bool = False) -> None:
+    def __init__(self, producers: Sequence[Path], serial_number: str = "", *, user_set: str = "", simulated: bool = False) -> None:
         """Describes the device and opens nothing.
 
         Args:
             producers: the GenTL producers (.cti) to look behind; the first one that sees the device opens it.
             serial_number: the device's serial number or user-defined name; empty for the only device there is. For a device that does
-                not tell its serial number before it is opened, also a part of its id, such as the MAC address.
+                not tell its serial number before it is opened, also a part of its id or display name, such as the MAC address.
+            user_set: a set in the device's memory (SFNC UserSetSelector) that is loaded before features are written, such as `Default`.
             simulated: whether the producers are simulators.
         """
         self.simulated = simulated
         self.allocate: Allocate = np.empty
+        self._user_set = user_set
         self._producers = tuple(producers)
         self._serial_number = serial_number
         self._device: GenicamDevice | None = None
@@ -69,11 +67,14 @@ class GenicamCamera:
         self._identity: dict[str, str] = {}
         self._asked: dict[str, Feature] = {}
         self._features: dict[str, Feature] = {}
-        self._delivered = self._missed = self._incomplete = self._reconnects = 0
-        self._device_clock = DeviceClock()
-        self._last_id: int | None = None
+        self._delivered = self._missed = self._incomplete = self._frozen = self._reconnects = 0
+        self._asked_layout = Layout("", 0, 0, 0, 0)
+        self._device_clock, self._numbers = DeviceClock(), FrameNumbers()
+        self._sample: Pixels | None = None
+        self._swallowed = self._dropped = 0
         self._exposure_awaited = False
-        self._heard_ns = 0
+        self._heard_ns = self._warmth_due_ns = 0
+        self._temperature_c: float | None = None
 
     def start(self, features: Mapping[str, Feature]) -> None:
         """See `Camera.start`."""
@@ -104,8 +105,8 @@ class GenicamCamera:
             CameraError: no device answers.
         """
         try:
-            self._device = GenicamDevice(self._producers, self._serial_number, self._count_incomplete)
-            return self._device.suggest(width, height, colour)
+            self._device = self._open()
+            return self._device.features.suggest(width, height, colour)
         except DEVICE_ERRORS as error:
             raise CameraError(f"{self._name}: {words(error)}") from error
         finally:
@@ -121,7 +122,9 @@ class GenicamCamera:
             delivered=self._delivered,
             missed=self._missed,
             incomplete=self._incomplete,
+            frozen=self._frozen,
             reconnects=self._reconnects,
+            temperature_c=self._temperature_c,
         )
 
     def trigger(self) -> None:
@@ -134,7 +137,7 @@ class GenicamCamera:
             if self._exposure_awaited:
                 device.end()
                 self._begin(device)
-            device.execute("TriggerSoftware")
+            device.features.execute("TriggerSoftware")
         except DEVICE_ERRORS as error:
             raise self._lose(f"TriggerSoftware failed: {words(error)}") from error
         self._exposure_awaited = True
@@ -145,9 +148,11 @@ class GenicamCamera:
         device = self._streaming_device()
         deadline = time.monotonic() + timeout_s
         try:
+            self._take_temperature(device)
             while True:
                 buffer = device.try_fetch(min(PATIENCE_S, max(0.0, deadline - time.monotonic())))
-                if buffer is not None and (frame := self._take(buffer)):
+                frame = self._take(buffer) if buffer is not None else self._swallow()
+                if frame is not None:
                     return frame
                 if time.monotonic_ns() - self._heard_ns > QUIET_NS:
                     device.probe()
@@ -203,113 +208,129 @@ class GenicamCamera:
             self._device.close()
         self._device, self._broken = None, False
 
+    def _open(self) -> GenicamDevice:
+        return GenicamDevice(self._producers, self._serial_number, self._note_incomplete)
+
     def _restart(self, features: Mapping[str, Feature]) -> None:
         self._halt()
-        device = self._device = self._device or GenicamDevice(self._producers, self._serial_number, self._count_incomplete)
+        device = self._device = self._device or self._open()
         self._identity = device.identity
-        device.write(features)
-        self._features = device.read_back(features)
-        pixel_format = device.read("PixelFormat")
+        if self._user_set:
+            device.features.load_user_set(self._user_set)
+        device.features.write(features)
+        self._features = device.features.read_back(features)
+        pixel_format = device.features.read("PixelFormat") or ""
         if pixel_format and pixel_format not in FORMATS:
             raise CameraError(f"PixelFormat {pixel_format} is not supported; use one of {', '.join(FORMATS)}")
+        width, height = (int(device.features.read(name) or 0) for name in ("Width", "Height"))
+        self._asked_layout = Layout(pixel_format, width, height, 0, 0)
+        self._warmth_due_ns = 0
         self._begin(device)
 
     def _change_live(self, features: Mapping[str, Feature]) -> bool:
         """Writes what differs from the running features if all of it can be written while streaming."""
         device = self._streaming_device()
         changed = {name: value for name, value in features.items() if value != self._asked.get(name)}
-        if list(features) != list(self._asked) or not device.writable_live([*changed]):
+        if list(features) != list(self._asked) or not device.features.writable_live([*changed]):
             return False
-        device.write(changed)
-        self._features = device.read_back(features)
+        device.features.write(changed)
+        self._features = device.features.read_back(features)
         self._forget_frames(device)
         self._device_clock = DeviceClock()
         return True
 
     def _begin(self, device: GenicamDevice) -> None:
         device.begin()
-        self._device_clock = DeviceClock()
-        self._last_id = None
+        self._device_clock, self._numbers = DeviceClock(), FrameNumbers()
+        self._sample = None
+        self._swallowed = self._dropped = 0
         self._exposure_awaited = False
         self._heard_ns = time.monotonic_ns()
+
+    def _take_temperature(self, device: GenicamDevice) -> None:
+        """Reads the temperature when it is time to, and no triggered frame has to wait for the answer."""
+        if not self._exposure_awaited and time.monotonic_ns() >= self._warmth_due_ns:
+            told = device.features.read_anew("DeviceTemperature")
+            self._temperature_c = None if told is None else float(told)
+            self._warmth_due_ns = time.monotonic_ns() + TEMPERATURE_NS
 
     def _forget_frames(self, device: GenicamDevice) -> None:
         """Takes out what waits in the buffers; nothing more, however fast the next ones come."""
         for _ in range(NUM_BUFFERS):
-            incomplete = self._incomplete
             buffer = device.try_fetch(0.0)
             if buffer is not None:
-                self._last_id = buffer.frame_id
-                self._exposure_awaited = False
-                buffer.parent.queue_buffer(buffer)
-            elif self._incomplete == incomplete:
-                return
+                try:
+                    self._placed(buffer, time.monotonic_ns())
+                finally:
+                    buffer.parent.queue_buffer(buffer)
+            elif self._swallow() is None:
+                break
+        self._dropped = 0
 
-    def _count_incomplete(self) -> None:
+    def _note_incomplete(self) -> None:
+        """Harvesters has queued such a buffer again, and tells nothing of it but that."""
+        self._swallowed += 1
         self._incomplete += 1
+
+    def _swallow(self) -> Frame | None:
+        """The frame of a buffer that arrived incomplete; None when there was none."""
+        if not self._swallowed:
+            return None
+        self._swallowed -= 1
         self._exposure_awaited = False
         self._heard_ns = time.monotonic_ns()
+        return self._flawed(self._numbers.without_number(), self._asked_layout.pixel_format, self._heard_ns, INCOMPLETE)
+
+    def _placed(self, buffer: Any, received_ns: int) -> tuple[Place | None, int | None]:
+        """Where the buffer's frame stands in the order, None when it was told before; and its time on the device's clock."""
+        number, stamp_ns = frame_id(buffer), device_ns(buffer)
+        place = self._numbers.without_number() if number is None else self._numbers.place(number, stamp_ns, received_ns)
+        if place is not None:
+            self._heard_ns = received_ns
+            self._exposure_awaited = False
+        return place, stamp_ns
 
     def _take(self, buffer: Any) -> Frame | None:
-        """Copies one buffer out and queues it again; None when it is short of data or there is no memory for it."""
-        self._heard_ns = received_ns = time.monotonic_ns()
-        self._exposure_awaited = False
+        """Copies one buffer out and queues it again; None when its frame was told before or there is no memory for it."""
+        received_ns = time.monotonic_ns()
         try:
-            frame_id, device_ns = int(buffer.frame_id), _device_ns(buffer)
-            pixel_format = dict_by_ints.get(buffer.pixel_format, f"0x{buffer.pixel_format:08X}")
-            pixels = self._copy(buffer, pixel_format)
+            place, stamp_ns = self._placed(buffer, received_ns)
+            if place is None:
+                return None
+            found = layout(buffer, self._asked_layout)
+            if found.pixel_format not in FORMATS:
+                cause = f"sent a frame in {found.pixel_format}, which is not supported; set PixelFormat to one of {', '.join(FORMATS)}"
+                raise self._lose(cause)
+            captured_ns = self._device_clock.captured_ns(stamp_ns, received_ns)
+            if flaw := place.flaw or why_not_whole(buffer, found, self._asked_layout):
+                self._incomplete += 1
+                return self._flawed(place, found.pixel_format, captured_ns, flaw)
+            pixels = self.allocate(found.shape, FORMATS[found.pixel_format][1])
+            if pixels is None:
+                self._dropped += 1 + place.missed
+                return None
+            found.copy(buffer.raw_buffer, pixels)
         finally:
             buffer.parent.queue_buffer(buffer)
-        if pixels is None:
-            return None
-        missed = 0 if self._last_id is None else missed_between(self._last_id, frame_id)
-        if missed is None:
-            raise self._lose(f"counted frame {frame_id} after frame {self._last_id}: what was lost between cannot be told")
-        self._last_id = frame_id
+        pixels.flags.writeable = False
+        return self._whole(pixels, self._name_of(found.pixel_format), place, captured_ns)
+
+    def _whole(self, pixels: Pixels, pixel_format: str, place: Place, captured_ns: int) -> Frame:
+        before, self._sample = self._sample, sample(pixels)
+        frozen = before is not None and np.array_equal(before, self._sample)
+        self._frozen += frozen
+        self._delivered += not frozen
+        return Frame(pixels, pixel_format, place.frame_id, self._missed_before(place), captured_ns, FROZEN if frozen else "")
+
+    def _flawed(self, place: Place, pixel_format: str, captured_ns: int, flaw: str) -> Frame:
+        return Frame(NO_PICTURE, self._name_of(pixel_format), place.frame_id, self._missed_before(place), captured_ns, flaw)
+
+    def _missed_before(self, place: Place) -> int:
+        missed, self._dropped = place.missed + self._dropped, 0
         self._missed += missed
-        self._delivered += 1
-        captured_ns = self._device_clock.captured_ns(device_ns, received_ns)
-        return Frame(pixels, pixel_format.replace("RGBa", "RGB"), frame_id, missed, captured_ns)
+        return missed
 
-    def _copy(self, buffer: Any, pixel_format: str) -> Pixels | None:
-        if pixel_format not in FORMATS:
-            raise self._lose(f"sent a frame in {pixel_format}, which is not supported; set PixelFormat to one of {', '.join(FORMATS)}")
-        values, dtype = FORMATS[pixel_format]
-        height, width, item = buffer.height, buffer.width, np.dtype(dtype).itemsize
-        offset, padding = _told(buffer, "image_offset"), _told(buffer, "padding_x")
-        row = width * values * item + padding
-        if min(buffer.size_filled, len(buffer.raw_buffer)) < offset + row * height - padding:
-            self._count_incomplete()
-            return None
-        picture: Pixels = np.ndarray((height, width, values), dtype, buffer.raw_buffer, offset, (row, values * item, item))
-        picture = picture[:, :, 0] if values == 1 else picture[:, :, :3]
-        pixels = self.allocate(picture.shape, dtype)
-        if pixels is not None:
-            np.copyto(pixels, picture)
-            pixels.flags.writeable = False
-        return pixels
-
-
-def missed_between(last_id: int, frame_id: int) -> int | None:
-    """How many frames a device counted between two; None when it counts backwards. Gaps are the only loss that every producer shows."""
-    if frame_id > last_id:
-        return frame_id - last_id - 1
-    if last_id <= LAST_16_BIT_ID and last_id - frame_id > LAST_16_BIT_ID // 2:
-        return max(0, frame_id + LAST_16_BIT_ID - last_id - 1)  # GigE Vision 1 counts in 16 bits: after 65535 comes 1
-    return None
-
-
-def _told(buffer: Any, name: str) -> int:
-    """What a producer need not tell about a buffer; 0 when it does not."""
-    with suppress(gentl.GenericException):
-        return int(getattr(buffer, name))
-    return 0
-
-
-def _device_ns(buffer: Any) -> int | None:
-    """The device's time stamp in its own clock's nanoseconds, or None when it has none."""
-    with suppress(gentl.GenericException):
-        return int(buffer.timestamp_ns) or None
-    with suppress(gentl.GenericException, ZeroDivisionError):
-        return int(buffer.timestamp) * 1_000_000_000 // int(buffer.parent.parent.timestamp_frequency) or None
-    return None
+    def _name_of(self, pixel_format: str) -> str:
+        """The name that pixels are handed over under; that of the features, where the device's stands for another."""
+        asked = str(self._features.get("PixelFormat", pixel_format))
+        return handed_over_as(asked if pixel_format == self._asked_layout.pixel_format else pixel_format)

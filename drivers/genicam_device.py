@@ -1,40 +1,32 @@
-"""`GenicamDevice`: one open GenICam device, its features and its data stream; how it is found, configured and given back.
-
-With `genicam` the only module that knows Harvesters.
-"""
+"""`GenicamDevice`: one open GenICam device and its data stream; how it is found, opened and given back."""
 
 import ctypes
 import logging
-import math
-import re
 import signal
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from drivers.camera import CameraError, Feature
+from drivers.camera import CameraError
+from drivers.genicam_features import DEVICE_ERRORS, Features
 
 with warnings.catch_warnings():  # importing harvesters replaces the filters of the whole process
-    from genicam import genapi, gentl
+    from genicam import gentl
     from harvesters.core import Callback, Harvester, ImageAcquirer, ParameterKey, ParameterSet
 
 NUM_BUFFERS = 8
-LIVE_FEATURES = frozenset({"ExposureTime", "Gain", "BlackLevel", "Gamma"})
-"""What may be written while frames arrive: none of these moves a pixel or changes what starts an exposure."""
-OFFSETS = ("OffsetX", "OffsetY")
-DEVICE_ERRORS = (genapi.GenericException, gentl.GenericException, SystemError)
-"""What a device, a producer, or the wheel when a producer misbehaves (Harvesters issue 257), raises."""
-TYPES: dict[Any, tuple[type, ...]] = {
-    genapi.IBoolean: (bool,),
-    genapi.IInteger: (int,),
-    genapi.IFloat: (int, float),
-    genapi.IEnumeration: (str,),
-    genapi.IString: (str,),
+ACCESS = {
+    2: " (it can only be read)",
+    3: " (it gives no access: another program or another computer has it)",
+    4: " (busy: another program or another computer has it)",
+    5: " (open in this very process)",
+    6: " (open in this very process, only to be read)",
 }
+"""GenTL's DEVICE_ACCESS_STATUS, as far as it keeps a device from being opened."""
 
 
 class GenicamDevice:
@@ -42,6 +34,7 @@ class GenicamDevice:
 
     Attributes:
         identity: its `vendor`, `model` and `serial_number`.
+        features: what can be set and read.
     """
 
     def __init__(self, producers: Sequence[Path], serial_number: str, on_incomplete: Callable[[], None]) -> None:
@@ -55,6 +48,7 @@ class GenicamDevice:
         self._remarks = _Remarks()
         self._incomplete = _Call(on_incomplete)
         self._acquirer: Any = None
+        self.features: Features
         for producer in producers:
             _refuse_unless_producer(producer)
         self._harvester: Any = Harvester(config=ParameterSet({ParameterKey.LOGGER: self._remarks.logger}))
@@ -86,66 +80,7 @@ class GenicamDevice:
 
     def probe(self) -> None:
         """Asks the device itself for a value: an unplugged one shows in no other way. Raises one of DEVICE_ERRORS."""
-        if self._nodes.has_node("Width"):
-            node = self._nodes.get_node("Width")
-            node.node.invalidate_node()
-            _ = node.value
-
-    def execute(self, command: str) -> None:
-        """Executes the command node. Raises CameraError where there is none, or one of DEVICE_ERRORS."""
-        self._node(command).execute()
-
-    def read(self, name: str) -> Any:
-        """The value of a feature, or None where the device has no such feature or cannot tell it now."""
-        with suppress(genapi.GenericException):
-            return self._nodes.get_node(name).value if self._nodes.has_node(name) else None
-        return None
-
-    def writable_live(self, names: Sequence[str]) -> bool:
-        """Whether all these features can be written while the device acquires."""
-        return LIVE_FEATURES.issuperset(names) and all(self._node(n).get_access_mode() == genapi.EAccessMode.RW for n in names)
-
-    def write(self, features: Mapping[str, Feature]) -> None:
-        """Writes in the order given, except the offsets, which come last: what they may be depends on the size.
-
-        Raises:
-            CameraError: a feature is unknown, of another type, out of range or read-only now.
-            One of DEVICE_ERRORS: the device failed.
-        """
-        if {"Width", "Height"} & features.keys():
-            for name in OFFSETS:  # so that every size fits
-                if self.read(name):
-                    self._write(name, 0)
-        for name in sorted(features, key=OFFSETS.__contains__):
-            self._write(name, features[name])
-
-    def suggest(self, width: int, height: int, colour: bool) -> dict[str, Feature]:
-        """See `GenicamCamera.suggest`. Raises CameraError or one of DEVICE_ERRORS."""
-        formats = [entry.symbolic for entry in self._node("PixelFormat").entries if genapi.is_available(entry.node)]
-        fitting = [name for name in formats if re.fullmatch(r"Bayer..8|RGB8|BGR8" if colour else "Mono8", name)]
-        features: dict[str, Feature] = {"PixelFormat": fitting[0]} if fitting else {}
-        offsets: dict[str, Feature] = {}
-        for axis, (name, wanted) in zip("XY", {"Width": width, "Height": height}.items(), strict=True):
-            sensor, increment = self.read(f"{name}Max"), self._node(name).inc
-            size = min(-(-wanted // increment) * increment, sensor or wanted)
-            features[name] = size
-            if sensor and self._nodes.has_node(f"Offset{axis}"):
-                step = self._node(f"Offset{axis}").inc
-                offsets[f"Offset{axis}"] = (sensor - size) // 2 // step * step
-        return features | offsets
-
-    def read_back(self, features: Mapping[str, Feature]) -> dict[str, Feature]:
-        """The values the device has for these features now that all are written, for one can change another.
-
-        Raises:
-            CameraError: one is not what was asked for; a float may be off by 1e-3 of its value or by its increment.
-            One of DEVICE_ERRORS: the device failed.
-        """
-        read = {name: self._node(name).value for name in features}
-        for name, asked in features.items():
-            if not _agree(self._node(name), asked, read[name]):
-                raise CameraError(f"{name} was set to {asked!r} and reads {read[name]!r}, {_allowed(self._node(name))}")
-        return read
+        self.features.read_anew("Width")
 
     def close(self) -> None:
         """Gives everything back, also where an unplugged device stops Harvesters half way (its issues 246 and 371). Never raises.
@@ -164,27 +99,20 @@ class GenicamDevice:
         with suppress(Exception):
             self._harvester.reset()
 
-    @property
-    def _nodes(self) -> Any:
-        return self._acquirer.remote_device.node_map
-
-    def _node(self, name: str) -> Any:
-        if not self._nodes.has_node(name):
-            raise CameraError(f"there is no feature {name}; take it out of the recipe or use the name this device has")
-        return self._nodes.get_node(name)
-
     def _open(self, devices: list[Any]) -> dict[str, str]:
         """Opens the first candidate that turns out to be the wanted device; returns its identity."""
         for device in self._candidates(devices):
-            try:
-                self._acquirer = self._create(device)
-            except (gentl.AccessDeniedException, gentl.ResourceInUseException):
-                self._remarks.last.append(f"{_label(device)} is held by another program")
+            if not self._attempt(device):
                 continue
-            if self._is_wanted(device):
+            nodes = self._acquirer.remote_device.node_map
+            features = Features(nodes, _property(device, "vendor") or str(_value(nodes, "DeviceVendorName") or ""))
+            serial_number = features.read("DeviceSerialNumber")
+            if self._is_wanted(device, serial_number):
+                self.features = features
                 self._acquirer.add_callback(ImageAcquirer.Events.INCOMPLETE_BUFFER, self._incomplete)
-                serial_number = str(self.read("DeviceSerialNumber") or _property(device, "serial_number"))
-                return {"vendor": _property(device, "vendor"), "model": _property(device, "model"), "serial_number": serial_number}
+                told = str(serial_number or _property(device, "serial_number"))
+                return {"vendor": _property(device, "vendor"), "model": _property(device, "model"), "serial_number": told}
+            self._remarks.last.append(f"{_label(device)} was opened and says that its serial number is {serial_number}")
             self._acquirer.destroy()
             self._acquirer = None
         there = "; ".join(map(_label, devices)) or "none"
@@ -194,10 +122,28 @@ class GenicamDevice:
         raise CameraError("; ".join([f"{wanted}. Devices there: {there}", *self._remarks.last]))
 
     def _candidates(self, devices: list[Any]) -> list[Any]:
+        """What may be the wanted device, by the first rule that finds any; seen through two producers it is taken from the first."""
         if not self._serial_number:
-            return devices if len(devices) == 1 else []
-        named = [d for d in devices if self._serial_number in (_property(d, "serial_number"), _property(d, "user_defined_name"))]
-        return named[:1] or [d for d in devices if not _property(d, "serial_number")]
+            return devices[:1] if len({_property(device, "serial_number") or _label(device) for device in devices}) == 1 else []
+        for names in (("serial_number",), ("user_defined_name",)):
+            if found := [device for device in devices if self._serial_number in [_property(device, name) for name in names]]:
+                return found[:1]
+        silent = [device for device in devices if not _property(device, "serial_number")]
+        for device in silent:  # Daheng's id holds the MAC address, its interface lists the serial numbers (Harvesters issues 471 and 412)
+            if any(self._serial_number in _property(device, name) for name in ("id_", "display_name")):
+                return [device]
+            if _listed_serial_number(device) == self._serial_number:
+                return [device]
+        return silent
+
+    def _attempt(self, device: Any) -> bool:
+        """Opens the device for itself alone; a device that is held is left with a remark that says how."""
+        try:
+            self._acquirer = self._create(device)
+        except (gentl.AccessDeniedException, gentl.ResourceInUseException):
+            self._remarks.last.append(f"{_label(device)} is held by another program{access_words(device)}")
+            return False
+        return True
 
     def _create(self, device: Any) -> Any:
         handler = signal.getsignal(signal.SIGINT)
@@ -207,22 +153,12 @@ class GenicamDevice:
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGINT, handler)
 
-    def _is_wanted(self, device: Any) -> bool:
-        """Whether the device just opened is the one asked for. Daheng's producer tells no serial number before (Harvesters issue 471)."""
-        told, read = _property(device, "serial_number"), self.read("DeviceSerialNumber")
-        if not self._serial_number or self._serial_number in (read or told, _property(device, "user_defined_name")):
+    def _is_wanted(self, device: Any, serial_number: str | None) -> bool:
+        """Whether the device just opened, which tells this serial number, is the one asked for."""
+        told, wanted = _property(device, "serial_number"), self._serial_number
+        if not wanted or wanted in (serial_number or told, _property(device, "user_defined_name")):
             return True
-        return not told and self._serial_number in _property(device, "id_")
-
-    def _write(self, name: str, value: Feature) -> None:
-        node = self._node(name)
-        types = TYPES.get(type(node), ())
-        if not isinstance(value, types) or isinstance(value, bool) is not (types == (bool,)):
-            raise CameraError(f"{name} cannot be {value!r}, {_allowed(node)}")
-        try:
-            node.value = float(value) if isinstance(node, genapi.IFloat) else value
-        except DEVICE_ERRORS as error:  # some producers, not the node, check the range
-            raise CameraError(f"{name} cannot be {value!r}, {_allowed(node)}: {words(error)}") from error
+        return not told and any(wanted in _property(device, name) for name in ("id_", "display_name"))
 
 
 class _Call(Callback):  # type: ignore[misc]
@@ -246,12 +182,6 @@ class _Remarks(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.last.append(record.getMessage().strip())
-
-
-def words(error: BaseException) -> str:
-    """What the wheel says, without the place in its own source."""
-    name = type(error).__name__
-    return f"{name}: {str(error).partition(f' : {name} thrown')[0].strip()}"
 
 
 def _kill_streams(acquirer: Any) -> None:
@@ -282,18 +212,24 @@ def _label(device: Any) -> str:
     return f"{_property(device, 'serial_number') or _property(device, 'id_')} ({_property(device, 'vendor')} {_property(device, 'model')})"
 
 
-def _agree(node: Any, asked: Feature, read: Feature) -> bool:
-    if not isinstance(node, genapi.IFloat):
-        return asked == read
-    return math.isclose(float(asked), float(read), rel_tol=1e-3, abs_tol=node.inc if node.has_inc() else 0.0)
+def access_words(device: Any) -> str:
+    """How the producer says that the device can be opened now, to follow a name; empty where it does not say."""
+    with suppress(*DEVICE_ERRORS):
+        return ACCESS.get(int(device.access_status), "")
+    return ""
 
 
-def _allowed(node: Any) -> str:
-    """What the node takes now, for an error message."""
-    if isinstance(node, genapi.IEnumeration):
-        return "allowed: " + ", ".join(entry.symbolic for entry in node.entries if genapi.is_available(entry.node))
-    if isinstance(node, genapi.IFloat):
-        return f"allowed: {node.min} to {node.max}" + (f" in steps of {node.inc}" if node.has_inc() else "")
-    if isinstance(node, genapi.IInteger):
-        return f"allowed: {node.min} to {node.max} in steps of {node.inc}"
-    return "allowed: " + {genapi.IBoolean: "true or false", genapi.IString: "a text"}.get(type(node), "nothing, it holds no value")
+def _listed_serial_number(device: Any) -> str:
+    """The serial number that the interface's own features list for a device; empty where they do not."""
+    nodes = device.parent.node_map
+    with suppress(AttributeError, *DEVICE_ERRORS):  # it may have no map, or an empty one, and any of the features or none
+        selector = nodes.get_node("DeviceSelector")
+        for index in range(selector.min, selector.max + 1):
+            selector.value = index
+            if _value(nodes, "DeviceID") == _property(device, "id_"):
+                return str(_value(nodes, "DeviceSerialNumber") or "")
+    return ""
+
+
+def _value(nodes: Any, name: str) -> Any:
+    return nodes.get_node(name).value if nodes.has_node(name) else None

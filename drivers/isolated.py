@@ -1,5 +1,6 @@
 """`IsolatedCamera`: any `Camera` in a process of its own, because vendors' native code crashes, hangs and lets no other thread run."""
 
+import math
 import mmap
 import multiprocessing
 import os
@@ -81,8 +82,7 @@ class IsolatedCamera:
         elif self._process.silent_ns(now_ns) > (STREAMING_LIMIT_NS if self._status.state is CameraState.STREAMING else OPENING_LIMIT_NS):
             silent_s = self._process.silent_ns(now_ns) / 1e9
             self._bury(self._process, f"the camera process was silent for {silent_s:.1f} s and was killed")
-        incomplete = self._process.incomplete() if self._process else 0
-        return replace(self._status, incomplete=self._status.incomplete + incomplete)
+        return self._counted(self._process) if self._process else self._status
 
     def trigger(self) -> None:
         """See `Camera.trigger`. Returns when the process was told; a failure to fire shows as a lost camera."""
@@ -105,7 +105,7 @@ class IsolatedCamera:
             if self._frames:
                 frame = self._frames.popleft()
                 status = self._status
-                self._status = replace(status, delivered=status.delivered + 1, missed=status.missed + frame.missed)
+                self._status = replace(status, delivered=status.delivered + (not frame.flaw), missed=status.missed + frame.missed)
                 return frame
             if not self._process.wait(deadline - time.monotonic()):
                 return None
@@ -124,6 +124,7 @@ class IsolatedCamera:
         self._wanted = None
         self._leave(CameraState.ABSENT, "closed")
         if self._process is not None:
+            self._status = self._counted(self._process)
             self._process.close()
         self._process = None
         self._closed = True
@@ -213,10 +214,16 @@ class IsolatedCamera:
             self._status = replace(self._status, state=state, detail=cause)
 
     def _bury(self, process: "_Process", cause: str) -> None:
-        self._status = replace(self._status, incomplete=self._status.incomplete + process.incomplete())
+        self._status = self._counted(process)
         process.kill()
         self._process = None
         self._retry_later(cause)
+
+    def _counted(self, process: "_Process") -> CameraStatus:
+        """The status with what this process counted and measured."""
+        incomplete, frozen, temperature_c = process.told()
+        status = self._status
+        return replace(status, incomplete=status.incomplete + incomplete, frozen=status.frozen + frozen, temperature_c=temperature_c)
 
     def _retry_later(self, cause: str) -> None:
         self._lose(cause)
@@ -253,9 +260,12 @@ class _Process:
             self._beats, self.heard_ns = beats, now_ns
         return now_ns - self.heard_ns
 
-    def incomplete(self) -> int:
-        """The incomplete frames this process counted."""
-        return int(PULSE.unpack_from(self.pulse)[1]) if self.pulse else 0
+    def told(self) -> tuple[int, int, float | None]:
+        """The incomplete and the frozen frames this process counted, and the temperature it read."""
+        if self.pulse is None:
+            return 0, 0, None
+        _, incomplete, frozen, temperature_c = PULSE.unpack_from(self.pulse)
+        return incomplete, frozen, None if math.isnan(temperature_c) else temperature_c
 
     def how_it_ended(self) -> str:
         """Its exit code or signal in words."""
@@ -284,4 +294,4 @@ class _Process:
 
 def _frame(ring: SharedRing, message: Captured) -> Frame:
     pixels = ring.lend(message.slot, message.shape, message.dtype)
-    return Frame(pixels, message.pixel_format, message.frame_id, message.missed, message.captured_ns)
+    return Frame(pixels, message.pixel_format, message.frame_id, message.missed, message.captured_ns, message.flaw)

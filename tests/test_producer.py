@@ -198,6 +198,24 @@ def test_a_deep_format_has_the_noise_of_the_scene(connect: Callable[..., Any], d
     assert levels == set(range(95, 106))
 
 
+# ---- the user set
+
+
+def test_the_user_set_brings_back_the_values_after_power_on_and_keeps_names(connect: Callable[..., Any]) -> None:
+    camera = connect(serial_number=MER)
+    prepare(camera, ExposureTime=9000.0, Gain=3.0, DeviceUserID="left")
+    nodes = features(camera)
+    camera.start()
+    with pytest.raises(gentl.AccessDeniedException):
+        nodes.UserSetLoad.execute()
+    camera.stop()
+    assert nodes.UserSetSelector.symbolics == ("Default",)
+    nodes.UserSetLoad.execute()
+    assert (nodes.Width.value, nodes.Height.value, nodes.TriggerMode.value) == (1280, 1024, "Off")
+    assert (nodes.ExposureTime.value, nodes.Gain.value, nodes.PayloadSize.value) == (4000.0, 0.0, 1280 * 1024)
+    assert (nodes.DeviceUserID.value, nodes.DeviceSerialNumber.value) == ("left", MER)
+
+
 # ---- profiles
 
 
@@ -302,7 +320,7 @@ def test_ximea_is_no_u3v_and_has_few_features(connect: Callable[..., Any], harve
     assert device.tl_type == "Custom"
     camera = connect(serial_number=MQ)
     nodes = features(camera)
-    absent = ("AcquisitionFrameRateEnable", "DeviceTemperature", "DeviceUserID", "ExposureMode", "TriggerDelay")
+    absent = ("AcquisitionFrameRateEnable", "DeviceTemperature", "DeviceUserID", "ExposureMode", "TriggerDelay", "UserSetLoad")
     assert not any(nodes.has_node(name) for name in absent)
     assert set(nodes.PixelFormat.symbolics) == {"Mono8", "Mono16", "BayerGB8", "BayerGB16"}
     prepare(camera, PixelFormat="Mono16")
@@ -392,6 +410,9 @@ def test_a_late_frame_comes_after_later_ones_with_the_time_of_its_exposure(camer
     order(directory, camera, "late 2000")
     triggered_ns = time.monotonic_ns()
     trigger(camera)
+    until = time.monotonic() + DEADLINE_S
+    while camera.data_streams[0].num_started == 0:  # a trigger before the first has begun would be ignored
+        assert time.monotonic() < until
     assert ids(camera, 2) == [1, 2]
     late = fetched(camera)
     assert late.frame_id == 0

@@ -47,6 +47,10 @@ static void reset_registers(struct camera *camera) {
     registers[AUTO_EXPOSURE_MIN].f = model->exposure_min_us;
     registers[AUTO_EXPOSURE_MAX].f = EXPOSURE_MAX_US;
     derive_registers(camera);
+}
+
+static void name_camera(struct camera *camera) {
+    const struct model *model = camera->model;
     memset(camera->strings, 0, sizeof camera->strings);
     snprintf(camera->strings[VENDOR_NAME], STRING_SIZE, "%s", model->vendor);
     snprintf(camera->strings[MODEL_NAME], STRING_SIZE, "%s", model->name);
@@ -95,6 +99,15 @@ static GC_ERROR acquire(struct camera *camera, bool start) {
     return GC_ERR_SUCCESS;
 }
 
+/* The one set there is: the values after power-on. */
+static GC_ERROR load_user_set(struct camera *camera) {
+    if (camera->acquiring)
+        return fail(GC_ERR_ACCESS_DENIED, "a user set cannot be loaded while acquiring");
+    disarm(camera);
+    reset_registers(camera);
+    return GC_ERR_SUCCESS;
+}
+
 static GC_ERROR set_format(struct camera *camera, int64_t value) {
     const struct format *format = format_of(value);
     if (!format || !offers(camera, format))
@@ -128,6 +141,7 @@ static GC_ERROR write_register(struct camera *camera, enum reg reg, union value 
     case TRIGGER_FILTER_RISING:
     case TRIGGER_FILTER_FALLING: return set_float(camera, reg, value.f, 0.0, TRIGGER_FILTER_MAX_US);
     case TRIGGER_SOFTWARE: trigger(camera, SOURCE_SOFTWARE); return GC_ERR_SUCCESS;
+    case USER_SET_LOAD: return load_user_set(camera);
     case EXPECTED_GRAY: return set_integer(camera, reg, value.i, 0, UINT8_MAX, 1);
     default: return fail(GC_ERR_ACCESS_DENIED, "register %d is read only", (int)reg);
     }
@@ -240,6 +254,7 @@ static GC_ERROR locked_open(struct camera *camera) {
         return fail(GC_ERR_ACCESS_DENIED, "%s is open in another process", camera->model->serial);
     }
     reset_registers(camera);
+    name_camera(camera);
     camera->lost = camera->acquiring = camera->closing = camera->busy = false;
     camera->opened_ns = now_ns();
     camera->plate_key = (struct plate_key){0};
