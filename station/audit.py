@@ -39,8 +39,15 @@ class Parts:
     def __init__(self) -> None:
         self.duplicate = 0
         self._newest: dict[int, int] = {}
+        self._begun: dict[int, int] = {}
         self._missing: dict[int, set[int]] = {}
         self._findings: list[str] = []
+
+    def begin(self) -> None:
+        """The audit begins here: what was taken before shows where each job was, and is neither counted nor found."""
+        self.duplicate = 0
+        self._findings.clear()
+        self._begun = dict(self._newest)
 
     def take(self, result_id: int, job_id: int, sequence: int) -> None:
         """The next row."""
@@ -69,29 +76,32 @@ class Parts:
     @property
     def missing(self) -> int:
         """How many parts were skipped and never answered."""
-        return sum(map(len, self._missing.values()))
+        return sum(len(positions) for _, positions in self._skipped())
 
     def findings(self) -> Iterator[str]:
         """Every part that was repeated, out of order or skipped."""
         yield from self._findings
-        for job_id, positions in self._missing.items():
-            for first, last in runs(sorted(positions)):
+        for job_id, positions in self._skipped():
+            for first, last in runs(positions):
                 parts = f"part {_sequence(first)} was"
                 if last > first:
                     parts = f"parts {_sequence(first)} to {_sequence(last)} ({last - first + 1}) were"
                 yield f"job {job_id}: {parts} never answered"
 
+    def _skipped(self) -> Iterator[tuple[int, list[int]]]:
+        """Each job's skipped positions since `begin`, ascending."""
+        for job_id, positions in self._missing.items():
+            begun = self._begun.get(job_id)
+            yield job_id, sorted(position for position in positions if begun is None or position > begun)
+
 
 class Acknowledgements:
     """Follows which rows were acknowledged."""
 
-    def __init__(self, events: Sequence[tuple[int, int]]) -> None:
-        """`events`: (newest result_id, newest acknowledged result_id) as each explaining event was noted, oldest first."""
+    def __init__(self) -> None:
         self.count = 0
-        self._after_result = [result_id for result_id, _ in events]
-        self._after_acknowledged = [result_id for _, result_id in events]
         self._waiting: list[int] = []
-        self._unexplained: list[int] = []
+        self._overtaken: list[tuple[list[int], int]] = []
 
     def take(self, result_id: int, acknowledged: bool) -> None:
         """The next row."""
@@ -100,18 +110,28 @@ class Acknowledgements:
             return
         self.count += 1
         if self._waiting:
-            self._settle(bisect_left(self._after_acknowledged, result_id))
+            self._overtaken.append((self._waiting, result_id))
+            self._waiting = []
 
-    def unexplained(self) -> list[int]:
-        """After the last row: the result_ids that were not acknowledged and that nothing explains."""
-        self._settle(len(self._after_result))
-        return self._unexplained
+    def unexplained(self, events: Sequence[tuple[int, int]]) -> list[int]:
+        """After the last row: the result_ids that were not acknowledged and that nothing explains.
 
-    def _settle(self, events: int) -> None:
-        """Explains the rows that wait by the last of the first `events` events: both of its numbers only ever grow."""
-        explained = self._after_result[events - 1] if events else 0
-        self._unexplained += self._waiting[bisect_right(self._waiting, explained) :]
-        self._waiting = []
+        Rows that waited are explained by the last event before the row that overtook them was acknowledged.
+
+        Args:
+            events: (newest result_id, newest acknowledged result_id) as each explaining event was noted, oldest first: both only grow.
+        """
+        after_acknowledged = [acknowledged_id for _, acknowledged_id in events]
+        found: list[int] = []
+        for waiting, overtaken_by in self._overtaken:
+            before = bisect_left(after_acknowledged, overtaken_by)
+            found += _unexplained(waiting, events[before - 1 : before])
+        return found + _unexplained(self._waiting, events[-1:])
+
+
+def _unexplained(waiting: list[int], last_event: Sequence[tuple[int, int]]) -> list[int]:
+    explained = last_event[0][0] if last_event else 0
+    return waiting[bisect_right(waiting, explained) :]
 
 
 def runs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:

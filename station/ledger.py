@@ -1,57 +1,47 @@
-"""The ledger: one committed row for every answer, kept before the PLC is told, and `audit`, which proves it complete or names what is not.
+"""The ledger: one committed row for every answer, kept before the PLC is told; `audit` proves it complete or names what is not.
 
 Rows carry OPC 40100-1's words (ResultId, PartId, JobId, IsSimulated, CreationTime as snake_case columns). Each row holds a chain: the
 SHA-256 of the row before it and of itself, so that a changed or removed row is found. Acknowledgements and events stand outside the
 chain, in tables of their own. Verdicts come back as text: only `failsafe.Gate` makes a `Verdict` that says PASS.
+
+Beside the ledger lies its ballast: room on the disk that is given up when the disk is full, so that what is due still gets written.
 """
 
-import hashlib
 import json
-import math
-import shutil
+import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from station.audit import Acknowledgements, Audit, Parts, runs
+from station.ballast import Ballast
 from station.inspection import Reason, Result
+from station.ledger_audit import audit
+from station.ledger_file import (
+    ACKNOWLEDGED,
+    COLUMNS,
+    INSERT,
+    NEWEST_ACKNOWLEDGED,
+    NEWEST_RESULT,
+    ROWS,
+    SCHEMA_VERSION,
+    LedgerError,
+    explained,
+    link,
+    prepare,
+    row_of,
+)
 
-SCHEMA_VERSION = 1
-GRACE_NS = 1_000_000_000
-"""How long the newest row of a running ledger may wait for its acknowledgement."""
+__all__ = ["Answer", "Ledger", "LedgerError", "audit"]
+
 RESERVE_BYTES = 16 << 20
 """With less free space than this the next parts may not fit: `writable` says no before a row is lost."""
+BALLAST_BYTES = 8 << 20
+"""On a full disk the WAL can still grow to where it is emptied into the ledger (4 MB), and the ledger by some thousand rows."""
 LOCK_TIMEOUT_S = 0.1
-EXPLAINING_EVENTS = ("error", "started", "stopped")
 
-_COLUMNS = (
-    "result_id, creation_time_ns, job_id, sequence, part_id, is_simulated, verdict, reason, class_index, class_name, probability, scores, "
-    "defects, asked_recipe, recipe_number, recipe_hash, frame_id, captured_ns, triggered_ns, judged_ns, detail"
-)
-_INSERT = f"INSERT INTO results ({_COLUMNS}, chain) VALUES ({'?, ' * 21}?)"
-_SCHEMA = f"""
-CREATE TABLE results (
-    result_id INTEGER PRIMARY KEY, creation_time_ns INTEGER NOT NULL, job_id INTEGER NOT NULL, sequence INTEGER NOT NULL,
-    part_id TEXT NOT NULL, is_simulated INTEGER NOT NULL, verdict TEXT NOT NULL CHECK (verdict IN ('PASS', 'FAIL')),
-    reason INTEGER NOT NULL, class_index INTEGER, class_name TEXT, probability REAL, scores TEXT NOT NULL, defects TEXT NOT NULL,
-    asked_recipe INTEGER NOT NULL, recipe_number INTEGER NOT NULL, recipe_hash TEXT NOT NULL, frame_id INTEGER, captured_ns INTEGER,
-    triggered_ns INTEGER NOT NULL, judged_ns INTEGER NOT NULL, detail TEXT NOT NULL, chain TEXT NOT NULL);
-CREATE INDEX results_part ON results (job_id, sequence);
-CREATE INDEX results_created ON results (creation_time_ns);
-CREATE TABLE acknowledgements (result_id INTEGER PRIMARY KEY REFERENCES results, at_ns INTEGER NOT NULL);
-CREATE TABLE events (
-    event_id INTEGER PRIMARY KEY, at_ns INTEGER NOT NULL, event TEXT NOT NULL, detail TEXT NOT NULL,
-    after_result_id INTEGER NOT NULL, after_acknowledged_id INTEGER NOT NULL);
-PRAGMA user_version = {SCHEMA_VERSION};
-"""
-_NEWEST_RESULT = "(SELECT COALESCE(MAX(result_id), 0) FROM results)"
-_NEWEST_ACKNOWLEDGED = "(SELECT COALESCE(MAX(result_id), 0) FROM acknowledgements)"
-_ROWS = "FROM results LEFT JOIN acknowledgements USING (result_id)"
-_ACKNOWLEDGED = "at_ns IS NOT NULL AS acknowledged"
-
+_DISK_ERRORS = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 _READ: dict[str, Callable[[Any], object]] = {
     "reason": Reason,
     "is_simulated": bool,
@@ -59,12 +49,7 @@ _READ: dict[str, Callable[[Any], object]] = {
     "scores": json.loads,
     "defects": json.loads,
 }
-
-_canonical = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
-
-
-class LedgerError(Exception):
-    """The ledger cannot be read or written; the message says which file, what failed and what to do."""
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,25 +94,26 @@ class Answer:
 
 
 class Ledger:
-    """The one writer of a ledger, made if it is not there. Every call comes from the thread that made it; what returned is on disk."""
+    """The one writer of a ledger, made if it is not there. Every call comes from the thread that made it; what returned is on disk.
+
+    Attributes:
+        trouble: why `writable` said no, and what to do; "" when it said yes.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Opens the ledger, or makes it, with WAL, synchronous FULL and incremental vacuum.
+        """Opens the ledger, or makes it, with WAL, synchronous FULL and incremental vacuum; on a full disk with the ballast's room.
 
         Raises:
             LedgerError: the file cannot be written, is no ledger, or was written by a newer station.
         """
+        self.trouble = ""
         self._path = path
-        with _explained(path, "be opened for writing (its folder must exist and belong to the station's user)"):
+        self._ballast = Ballast(Path(f"{path.resolve()}-ballast"), BALLAST_BYTES)
+        self._doubtful = False
+        with explained(path, "be opened for writing (its folder must exist and belong to the station's user)"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(path, timeout=LOCK_TIMEOUT_S, isolation_level=None)
-            self._connection.row_factory = sqlite3.Row
-            try:
-                _prepare(self._connection, path)
-                self._identity = _identity(path)
-            except BaseException:
-                self._connection.close()
-                raise
+            self._connection = self._relieved(self._open)
+            self._identity = _identity(path)
 
     def append(self, result: Result, created_ns: int) -> int:
         """Keeps one answer and returns its result_id, counted from 1. It is committed and synced when this returns.
@@ -136,14 +122,18 @@ class Ledger:
             created_ns: OPC 40100-1 CreationTime, wall clock, ns since the epoch.
 
         Raises:
-            LedgerError: the disk is full, read-only or broken; then nothing of the row is kept.
+            LedgerError: the disk is full and no ballast is left, or it is read-only or broken, or the file is not there any more; then
+                nothing of the row is kept.
         """
-        with self._transaction(f"keep part {result.sequence} of job {result.job_id}") as connection:
+
+        def insert(connection: sqlite3.Connection) -> int:
             newest = connection.execute("SELECT result_id, chain FROM results ORDER BY result_id DESC LIMIT 1").fetchone()
             result_id, chain = (newest[0] + 1, newest[1]) if newest else (1, "")
-            row = _row(result, result_id, created_ns)
-            connection.execute(_INSERT, (*row, _link(chain, row)))
-        return result_id
+            row = row_of(result, result_id, created_ns)
+            connection.execute(INSERT, (*row, link(chain, row)))
+            return result_id
+
+        return self._write(f"keep part {result.sequence} of job {result.job_id}", insert)
 
     def acknowledge(self, result_id: int, at_ns: int) -> None:
         """Keeps that the PLC took a result; the first time counts. `at_ns`: wall clock.
@@ -151,8 +141,11 @@ class Ledger:
         Raises:
             LedgerError: there is no such result, or the ledger cannot be written.
         """
-        with self._transaction(f"acknowledge result {result_id}") as connection:
-            connection.execute("INSERT INTO acknowledgements VALUES (?, ?) ON CONFLICT DO NOTHING", (result_id, at_ns))
+        row = (result_id, at_ns)
+        self._write(
+            f"acknowledge result {result_id}",
+            lambda connection: connection.execute("INSERT INTO acknowledgements VALUES (?, ?) ON CONFLICT DO NOTHING", row),
+        )
 
     def note(self, event: str, detail: str, at_ns: int) -> None:
         """Keeps what happened between two answers: "started", "stopped", "error", "state", "recipe", what was refused; and
@@ -161,16 +154,15 @@ class Ledger:
         Raises:
             LedgerError: the ledger cannot be written.
         """
-        with self._transaction(f"note {event!r}") as connection:
-            connection.execute(
-                "INSERT INTO events (at_ns, event, detail, after_result_id, after_acknowledged_id) "
-                f"VALUES (?, ?, ?, {_NEWEST_RESULT}, {_NEWEST_ACKNOWLEDGED})",
-                (at_ns, event, detail),
-            )
+        insert = (
+            "INSERT INTO events (at_ns, event, detail, after_result_id, after_acknowledged_id) "
+            f"VALUES (?, ?, ?, {NEWEST_RESULT}, {NEWEST_ACKNOWLEDGED})"
+        )
+        self._write(f"note {event!r}", lambda connection: connection.execute(insert, (at_ns, event, detail)))
 
     def noted(self, event: str) -> str:
         """The detail of the newest such event; empty when there was none."""
-        with _explained(self._path, "be read"):
+        with explained(self._path, "be read"):
             row = self._connection.execute("SELECT detail FROM events WHERE event = ? ORDER BY event_id DESC LIMIT 1", (event,)).fetchone()
         return str(row[0]) if row else ""
 
@@ -183,33 +175,75 @@ class Ledger:
         return self._answer("", ())
 
     def writable(self) -> bool:
-        """Says whether the next row could be kept, within a millisecond: not locked, not read-only, not deleted, room on the disk."""
+        """Says whether the next row could be kept, within a millisecond; `trouble` says why not.
+
+        It could when the file is not locked, deleted or replaced, when the disk takes writes and has room, and when the ballast is held,
+        which is taken again here. After a write that failed, only one that succeeds says yes.
+        """
+        self.trouble = ""
         try:
-            with self._transaction("be written"):
-                room = shutil.disk_usage(self._path.parent).free >= RESERVE_BYTES
-                return room and _identity(self._path) == self._identity
-        except (LedgerError, OSError):
-            return False
+            with explained(self._path, "be written"):
+                self._commit(_rewrite_version if self._doubtful else _change_nothing)
+                self._hold_room()
+        except LedgerError as error:
+            self.trouble = str(error)
+        return not self.trouble
 
     def close(self) -> None:
-        """Gives the file back; calls after it raise `LedgerError`."""
+        """Gives the file back; calls after it raise `LedgerError`. The ballast stays for the next start."""
         self._connection.close()
 
-    @contextmanager
-    def _transaction(self, doing: str) -> Iterator[sqlite3.Connection]:
-        with _explained(self._path, doing):
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, timeout=LOCK_TIMEOUT_S, isolation_level=None)
+        try:
+            connection.row_factory = sqlite3.Row
+            prepare(connection, self._path)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _write(self, doing: str, change: Callable[[sqlite3.Connection], _T]) -> _T:
+        with explained(self._path, doing):
+            return self._relieved(lambda: self._commit(change))
+
+    def _relieved(self, action: Callable[[], _T]) -> _T:
+        """Does it; when the disk refuses, gives the ballast up and does it once more."""
+        try:
+            return action()
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _DISK_ERRORS or not self._ballast.give_up():
                 raise
+        return action()
+
+    def _commit(self, change: Callable[[sqlite3.Connection], _T]) -> _T:
+        self._doubtful = True
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            if _identity(self._path) != self._identity:
+                raise LedgerError(f"{self._path}: was deleted or replaced while the station ran; put it back, or restart the station")
+            changed = change(self._connection)
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+        self._doubtful = False
+        return changed
+
+    def _hold_room(self) -> None:
+        disk = os.statvfs(self._path)
+        if disk.f_flag & os.ST_RDONLY:
+            raise LedgerError(f"{self._path}: its disk is read-only; the system's log says why, mount it for writing again")
+        free = disk.f_bavail * disk.f_frsize
+        needed = RESERVE_BYTES + (0 if self._ballast.held() else self._ballast.size_bytes)
+        if free < needed:
+            raise LedgerError(f"{self._path}: {free / 1e6:.0f} MB are free on its disk and {needed / 1e6:.0f} MB must be; free some")
+        self._ballast.hold()
 
     def _answer(self, where: str, values: Sequence[int]) -> Answer | None:
-        with _explained(self._path, "be read"):
-            query = f"SELECT {_COLUMNS}, {_ACKNOWLEDGED} {_ROWS} {where} ORDER BY result_id DESC LIMIT 1"
+        with explained(self._path, "be read"):
+            query = f"SELECT {COLUMNS}, {ACKNOWLEDGED} {ROWS} {where} ORDER BY result_id DESC LIMIT 1"
             row = self._connection.execute(query, values).fetchone()
         if row is None:
             return None
@@ -219,158 +253,19 @@ class Ledger:
         return Answer(**fields)
 
 
-def audit(path: Path, since_ns: int | None = None, now_ns: int | None = None) -> Audit:
-    """Proves that every part got exactly one verdict and every verdict was acknowledged, or says what is wrong.
-
-    Reads only; works while a daemon writes and after it was killed. One pass over the rows in the order they were kept:
-
-    - Inside a job, sequences run on by 1, 65535 to 1. What is skipped is missing; a number that was answered before (looking back half a
-      round) is a duplicate. Job 0 has no sequence to keep: before the first StartContinuous the numbers are the PLC's own.
-    - A row without acknowledgement is explained by an event "error", "started" or "stopped" that was noted after the row was kept and
-      before the next row that has an acknowledgement was acknowledged; the order is the ledger's own, no clock takes part.
-    - The newest row of all may be younger than a second (creation_time_ns against `now_ns`): its acknowledgement is still on the way.
-    - Each row's chain follows from the row before it, and no acknowledgement or event speaks of a row newer than the newest.
-
-    Args:
-        since_ns: wall clock; begins at the first row created then or later. None: at the first row.
-        now_ns: wall clock. None: no row is given time.
-
-    Raises:
-        LedgerError: there is no ledger there, or it cannot be read.
-    """
-    if not path.is_file():
-        raise LedgerError(f"{path}: there is no ledger; check the home folder, or start the station once")
-    read_only = f"{path.resolve().as_uri()}?mode=ro"
-    with _explained(path, "be read"), closing(sqlite3.connect(read_only, uri=True, isolation_level=None)) as ledger:
-        if _version(ledger, path) == 0:
-            raise LedgerError(f"{path}: is empty; no station ever kept a row there")
-        ledger.execute("BEGIN")
-        return _audit(ledger, since_ns, now_ns)
+def _change_nothing(_: sqlite3.Connection) -> None:
+    """Shows that the file is not locked."""
 
 
-def _audit(ledger: sqlite3.Connection, since_ns: int | None, now_ns: int | None) -> Audit:
-    first = 1 if since_ns is None else _first_since(ledger, since_ns)
-    before = ledger.execute("SELECT chain FROM results WHERE result_id < ? ORDER BY result_id DESC LIMIT 1", (first,)).fetchone()
-    chain = before[0] if before else ""
-    parts, acknowledgements, findings = Parts(), Acknowledgements(_explaining_events(ledger)), []
-    newest_id = created_ns = rows = 0
-    query = f"SELECT {_COLUMNS}, chain, {_ACKNOWLEDGED} {_ROWS} WHERE result_id >= ? ORDER BY result_id"
-    for *row, kept_chain, acknowledged in ledger.execute(query, (first,)):
-        newest_id, created_ns, job_id, sequence = row[:4]
-        if _link(chain, row) != kept_chain:
-            findings.append(f"result {newest_id}: the chain breaks; this row was changed, or a row before it was changed or removed")
-        chain = kept_chain
-        rows += 1
-        parts.take(newest_id, job_id, sequence)
-        acknowledgements.take(newest_id, acknowledged)
-    unexplained = acknowledgements.unexplained()
-    if unexplained[-1:] == [newest_id] and now_ns is not None and abs(now_ns - created_ns) <= GRACE_NS:
-        unexplained.pop()
-    findings += [*parts.findings(), *_unacknowledged(ledger, unexplained), *_cut(ledger)]
-    answered, missing = rows - parts.duplicate, parts.missing
-    return Audit(
-        parts=answered + missing,
-        answered=answered,
-        acknowledged=acknowledgements.count,
-        missing=missing,
-        duplicate=parts.duplicate,
-        unexplained=len(unexplained),
-        findings=tuple(findings),
-        ok=not findings,
-    )
+def _rewrite_version(connection: sqlite3.Connection) -> None:
+    """Shows that the disk takes a write: SQLite writes the page whatever stood there."""
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
-def _first_since(ledger: sqlite3.Connection, since_ns: int) -> int:
-    query = f"SELECT COALESCE(MIN(result_id), {_NEWEST_RESULT} + 1) FROM results WHERE creation_time_ns >= ?"
-    first: int = ledger.execute(query, (since_ns,)).fetchone()[0]
-    return first
-
-
-def _explaining_events(ledger: sqlite3.Connection) -> list[tuple[int, int]]:
-    marks = ", ".join("?" * len(EXPLAINING_EVENTS))
-    query = f"SELECT after_result_id, after_acknowledged_id FROM events WHERE event IN ({marks}) ORDER BY event_id"
-    return ledger.execute(query, EXPLAINING_EVENTS).fetchall()
-
-
-def _unacknowledged(ledger: sqlite3.Connection, result_ids: Sequence[int]) -> Iterator[str]:
-    for first, last in runs(result_ids):
-        job_id, sequence = ledger.execute("SELECT job_id, sequence FROM results WHERE result_id = ?", (first,)).fetchone()
-        many = f"result {first} was" if first == last else f"results {first} to {last} ({last - first + 1}) were"
-        yield f"{many} never acknowledged, from part {sequence} of job {job_id} on, and no error, start or stop explains it"
-
-
-def _cut(ledger: sqlite3.Connection) -> Iterator[str]:
-    known = f"SELECT {_NEWEST_RESULT}, MAX({_NEWEST_ACKNOWLEDGED}, (SELECT COALESCE(MAX(after_result_id), 0) FROM events))"
-    newest, spoken_of = ledger.execute(known).fetchone()
-    if spoken_of > newest:
-        yield f"results {newest + 1} to {spoken_of} were removed: an acknowledgement or an event speaks of result {spoken_of}"
-
-
-def _row(result: Result, result_id: int, created_ns: int) -> tuple[int | float | str | None, ...]:
-    """A result in the order of `_COLUMNS`, as SQLite gives it back: the chain is computed over these very values."""
-    seen = result.inspection
-    scores = {name: _finite(score) for name, score in seen.scores.items()} if seen else {}
-    defects = [
-        {"class": defect.class_name, "box": [int(px) for px in defect.box], "area_px": int(defect.area_px), "peak": int(defect.peak)}
-        for defect in (seen.defects if seen else ())
-    ]
-    return (
-        *(result_id, created_ns, result.job_id, result.sequence, result.part_id, int(result.is_simulated)),
-        *(result.verdict.value, int(result.reason)),
-        *((int(seen.class_index), seen.class_name, _finite(seen.probability)) if seen else (None, None, None)),
-        *(_canonical(scores), _canonical(defects)),
-        *(result.asked_recipe, result.recipe_number, result.recipe_hash),
-        *((_signed(seen.frame_id), int(seen.captured_ns)) if seen else (None, None)),
-        *(result.triggered_ns, result.judged_ns, result.detail),
-    )
-
-
-def _signed(frame_id: int) -> int:
-    """A camera's 64-bit count as SQLite holds it: the upper half of the range is negative."""
-    return (int(frame_id) + 2**63) % 2**64 - 2**63
-
-
-def _finite(number: float) -> float | None:
-    """SQLite and JSON know no NaN."""
-    return float(number) if math.isfinite(number) else None
-
-
-def _link(chain: str, row: Sequence[int | float | str | None]) -> str:
-    return hashlib.sha256((chain + _canonical(row)).encode()).hexdigest()
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    entry = path.stat()
-    return entry.st_dev, entry.st_ino
-
-
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    """Makes the schema in an empty file; auto_vacuum has an effect only before the first table, and outside a transaction."""
-    version = _version(connection, path)
-    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
-    if mode != "wal":
-        raise LedgerError(f"{path}: the file system refuses SQLite's WAL (journal_mode stays {mode!r}); keep the ledger on a local disk")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA foreign_keys = ON")
-    if version == 0:
-        connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
-
-
-def _version(connection: sqlite3.Connection, path: Path) -> int:
-    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > SCHEMA_VERSION:
-        raise LedgerError(
-            f"{path}: has schema version {version}, this station knows {SCHEMA_VERSION}; it was written by a newer station: use that one"
-        )
-    if version == 0 and connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
-        raise LedgerError(f"{path}: is an SQLite file but no ledger; move it away, or name another file")
-    return version
-
-
-@contextmanager
-def _explained(path: Path, doing: str) -> Iterator[None]:
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file it is; None when there is none."""
     try:
-        yield
-    except (sqlite3.Error, OSError, ValueError, OverflowError) as error:
-        raise LedgerError(f"{path}: the ledger cannot {doing}: {error}") from error
+        entry = path.stat()
+    except FileNotFoundError:
+        return None
+    return entry.st_dev, entry.st_ino
