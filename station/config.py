@@ -59,7 +59,7 @@ class CameraConfig(Model):
     serial_number: str = ""
     """Empty takes the only camera there is."""
     trigger_source: str | None = None
-    """SFNC TriggerSource of a site whose parts fire the camera, by default Line0; empty lets the camera run freely, the default of `free`."""
+    """SFNC TriggerSource where a sensor fires the camera, by default Line0; empty lets the camera run freely, the default of `free`."""
     user_set: str = ""
     """SFNC UserSetSelector: a set in the camera's memory that is loaded before the recipe's features are written, such as Default."""
     frame_window_ms: int = Field(default=500, ge=1, le=2_000)

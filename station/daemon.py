@@ -18,6 +18,7 @@ from typing import Any
 
 from drivers.ascii_line import AsciiLinePlc
 from drivers.camera import Camera, Feature
+from drivers.discrete_lines import DiscreteLines
 from drivers.genicam import GenicamCamera
 from drivers.isolated import IsolatedCamera
 from drivers.modbus_rtu import ModbusRtuPlc
@@ -305,7 +306,7 @@ def _genicam(home: Home, config: StationConfig) -> GenicamCamera:
     if simulated:
         os.environ["STATION_SIMULATED_DIR"] = str(home.simulated)
     producers = tuple(PRODUCER if path == SIMULATED else home.folder / path for path in config.camera.producers)
-    return GenicamCamera(producers, config.camera.serial_number, simulated=simulated)
+    return GenicamCamera(producers, config.camera.serial_number, user_set=config.camera.user_set, simulated=simulated)
 
 
 def with_recipe(home: Home, config: StationConfig, name: str, pictures: str | None) -> StationConfig:
@@ -342,6 +343,31 @@ def suggest_features(home: Home, config: StationConfig, width: int, height: int,
 
 
 def _plc(config: StationConfig, simulated: SimulatedLine | None) -> Plc:
+    dialect = _dialect(config, simulated)
+    if not config.plc.lines_port:
+        return dialect
+    return DiscreteLines(dialect, config.plc.lines_port, valid_ns=config.plc.valid_ms * 1_000_000)
+
+
+@contextmanager
+def only_plc(home: Home, config: StationConfig) -> Iterator[Plc]:
+    """The configured wire alone, for a test while no station runs in `home`.
+
+    Raises:
+        StationError: a station runs in this home.
+        LineError: the simulated line cannot run.
+    """
+    with ExitStack() as opened:
+        opened.enter_context(_only_one(home))
+        simulated = _simulated_line(home, config, 1)
+        if simulated:
+            opened.callback(simulated.close)
+        plc = _plc(config, simulated)
+        opened.callback(plc.close)
+        yield plc
+
+
+def _dialect(config: StationConfig, simulated: SimulatedLine | None) -> Plc:
     plc = config.plc
     port = str(simulated.port) if simulated else plc.port
     if plc.link == "ascii":

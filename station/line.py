@@ -558,7 +558,7 @@ class Line:
         elif event in (Event.RESET, Event.HALT):
             self._changeover.abandon(f"{event.value} was commanded")
             self._drop_answers(f"{event.value} was commanded")
-            if self._unkept:
+            if self._unkept and self._ledger.writable():  # then it is not the disk, but these
                 self._note("error", f"{len(self._unkept)} answers, all FAIL, could not be kept and were given up")
                 self._unkept.clear()
             for cause in _LEFT_BY_RESET:
@@ -572,7 +572,7 @@ class Line:
         elif camera.state is CameraState.STREAMING:
             self.causes.pop(ErrorCode.CAMERA, None)
         if not self._ledger.writable():
-            self._fail(ErrorCode.LEDGER, "the ledger cannot be written: no part can pass until it can; free the disk")
+            self._fail(ErrorCode.LEDGER, f"no part can pass until the ledger can be written: {self._ledger.trouble}")
         elif ErrorCode.LEDGER in self.causes:
             self._keep_unkept()
         if self._answers.overdue(now_ns):
@@ -593,11 +593,13 @@ class Line:
             self._fail(ErrorCode.PLC_HEARTBEAT, f"the PLC's heartbeat stands still at {before}; is its program running?")
 
     def _keep_unkept(self) -> None:
-        """Writes what could not be written; the cause is gone when all of it is in the ledger."""
+        """Writes what could not be written; the cause is gone when all of it is in the ledger. Nobody kept who took it meanwhile."""
+        late = len(self._unkept)
         try:
             while self._unkept:
                 self._ledger.append(self._unkept[0], self._wall_clock())
                 self._unkept.pop(0)
+            self._ledger.note("error", f"{ErrorCode.LEDGER.name}: over; {late} answers were kept late", self._wall_clock())
         except LedgerError:
             return
         self.causes.pop(ErrorCode.LEDGER, None)
@@ -701,4 +703,5 @@ def told(result: Result) -> PlcResult:
         elapsed_ms=round(result.elapsed_ms),
         recipe_number=result.recipe_number,
         recipe_checksum=crc16_modbus(result.recipe_hash.encode("ascii")) if result.recipe_hash else 0,
+        judged_ns=result.judged_ns,
     )

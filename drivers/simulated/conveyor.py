@@ -5,7 +5,7 @@ Only here is known what a part really is; the PLC sorts by what the station says
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,14 +91,14 @@ class Truth:
 
 
 class PictureConveyor:
-    """A conveyor that lays pictures before the camera: one stream of pictures a batch, the next one of each made ready ahead of time.
+    """A conveyor that lays pictures before the camera, each batch's from its stream; the next one of each stream is made ahead of time.
 
     Attributes:
         truth: how the parts were sorted so far.
     """
 
     def __init__(self, streams: Sequence[Iterator[Picture]], show: Callable[[Image], None]) -> None:
-        """`show` brings a picture before the camera before it returns.
+        """`streams`: the pictures of each batch; several may share one. `show` brings a picture before the camera before it returns.
 
         Raises:
             ValueError: a stream has no first picture; see the stream.
@@ -107,10 +107,10 @@ class PictureConveyor:
         self._streams = streams
         self._show = show
         self._maker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pictures")
-        self._ready: list[Future[Picture]] = [self._maker.submit(next, stream) for stream in streams]
+        self._ready = {stream: self._maker.submit(next, stream) for stream in set(streams)}
         self._under_way: dict[str, Picture] = {}
         self._made = 0
-        for first in self._ready:
+        for first in self._ready.values():
             first.result()
 
     def present(self, batch: int) -> str | None:
@@ -119,10 +119,11 @@ class PictureConveyor:
         Raises:
             ValueError: there is no such picture; see the stream.
         """
-        if not self._ready[batch].done():
+        stream = self._streams[batch]
+        if not self._ready[stream].done():
             return None
-        picture = self._ready[batch].result()
-        self._ready[batch] = self._maker.submit(next, self._streams[batch])
+        picture = self._ready[stream].result()
+        self._ready[stream] = self._maker.submit(next, stream)
         self._show(picture.image)
         self._made += 1
         part_id = f"B{batch + 1:02d}-{self._made:07d}"

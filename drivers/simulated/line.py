@@ -132,7 +132,9 @@ class Line:
             ValueError: a batch's pictures are neither a product nor a usable folder.
             OSError: the port cannot be made.
         """
-        self._conveyor = PictureConveyor([pictures(batch, spec) for batch in spec.batches], show)
+        sources: dict[tuple[str, tuple[str, ...]], Iterator[Picture]] = {}
+        streams = [sources.setdefault((batch.pictures, batch.good), pictures(batch, spec)) for batch in spec.batches]
+        self._conveyor = PictureConveyor(streams, show)
         self._program = PlcProgram(
             [Batch(batch.recipe, batch.parts, batch.keep_running) for batch in spec.batches],
             self._conveyor,

@@ -4,7 +4,7 @@ The program is cyclic like a PLC's: each scan takes the station's registers and 
 `judge` watches the station and `conveyor` moves the parts.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -67,14 +67,31 @@ class PlcProgram:
     """
 
     def __init__(
-        self, batches: Sequence[Batch], conveyor: Conveyor, *, deadline_ms: int, part_timeout_s: float, interval_s: float = 0.05
+        self,
+        batches: Sequence[Batch],
+        conveyor: Conveyor,
+        *,
+        deadline_ms: int,
+        part_timeout_s: float,
+        interval_s: float = 0.05,
+        fire: Callable[[], None] | None = None,
+        announces: bool = True,
     ) -> None:
-        """The station may let its heartbeat stand still for `deadline_ms` + 500 ms, and has `part_timeout_s` to answer a part."""
+        """The station may let its heartbeat stand still for `deadline_ms` + 500 ms, and has `part_timeout_s` to answer a part.
+
+        Args:
+            fire: the sensor, where it and not the station fires the camera.
+            announces: whether a part's number is written for the station; without it both count from 1 at StartContinuous.
+        """
         self.finished = False
         self._batches = batches
         self._conveyor = conveyor
         self._part_timeout_s = part_timeout_s
         self._interval_s = interval_s
+        self._fire = fire
+        self._announces = announces
+        self._sequence = 0
+        self._in_step = True
         self._judge = Judge(deadline_ms)
         self._now_s = 0.0
         self._out = [0] * len(COMMAND_REGISTERS)
@@ -106,7 +123,8 @@ class PlcProgram:
             self._judge.meet()
             # Going on from the station's own numbers, nothing new looks like something it has already done.
             self._out[3] = self._judge.station.command_echo
-            self._out[5] = self._judge.station.sequence
+            self._sequence = self._judge.station.sequence
+            self._out[5] = self._sequence if self._announces else 0
             for number in range(len(self._batches)):
                 yield from self._produce(number)
             yield from self._command(STOP)
@@ -128,9 +146,17 @@ class PlcProgram:
                     raise _LossError(f"ContinuousExecution ended in state {station.state} with error {station.error_code}")
                 left -= 1
                 yield from self._part(number)
+                if not self._in_step:
+                    yield from self._begin_anew()
+                    prepared = False
             except _LossError as loss:
                 prepared = False
                 yield from self._recover(loss)
+
+    def _begin_anew(self) -> Steps:
+        """Where nobody writes the count, a part without an answer may have shifted it: both begin again at 1."""
+        yield from self._command(STOP)
+        yield from self._until_state(READY)
 
     def _recover(self, loss: _LossError) -> Steps:
         self._attempts += 1
@@ -148,6 +174,8 @@ class PlcProgram:
             change = self._while_feeding(change, number - 1)
         yield from change
         if not self._judge.running:
+            if not self._announces:
+                self._sequence, self._in_step = 0, True
             yield from self._command(START_CONTINUOUS)
             yield from self._until_state(CONTINUOUS)
 
@@ -248,6 +276,7 @@ class PlcProgram:
             yield
             if self._now_s - began_s > self._part_timeout_s:
                 self._judge.time_out()
+                self._in_step = self._announces
                 good = False
             elif (good := self._judge.verdict()) is not None:
                 self.counts.latencies_s.append(self._now_s - began_s)
@@ -256,10 +285,13 @@ class PlcProgram:
         yield from self._wait(self._interval_s)
 
     def _trigger(self, part_id: str, expected: Recipe) -> None:
-        sequence = _after(self._out[5])
-        characters = part_id.encode("ascii").ljust(16, b"\0")
-        self._out[5:] = [sequence, *(int.from_bytes(characters[at : at + 2], "big") for at in range(0, 16, 2))]
-        self._judge.trigger(sequence, expected)
+        self._sequence = _after(self._sequence)
+        if self._fire:
+            self._fire()
+        if self._announces:
+            characters = part_id.encode("ascii").ljust(16, b"\0")
+            self._out[5:] = [self._sequence, *(int.from_bytes(characters[at : at + 2], "big") for at in range(0, 16, 2))]
+        self._judge.trigger(self._sequence, expected)
 
 
 def _after(sequence: int) -> int:
