@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: run test setup accuracy bench measure-training demo-weights clean
+.PHONY: run test setup accuracy bench faults soak measure-training demo-weights clean
 
 run: $(READY)
 	$(BIN)/station run --parts 200
@@ -50,3 +50,11 @@ demo-weights: $(READY)
 	$(BIN)/python -m drivers.simulated parts data/demo/iron --product iron --count 600 --seed 1
 	$(BIN)/station train bulb data/demo/bulb --pretrained none --width 0.125 --size 224 --epochs 10
 	$(BIN)/station train iron data/demo/iron --pretrained none --width 0.125 --size 224 --epochs 8
+
+# Every fault of the table twenty times at random moments of running lines, in both dialects. Forty minutes on two cores.
+faults: $(READY)
+	$(BIN)/python tests/faults/run.py --each 20 --table docs/faults.md
+
+# Cameras for an hour: full rate through every boundary, kills, a thousand reconnects, and a loop that is never late.
+soak: $(READY)
+	$(BIN)/python tests/soak.py

@@ -2,8 +2,9 @@
 
 import logging
 import os
+import select
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
 from structlog.typing import EventDict
@@ -22,8 +23,29 @@ def configure(least: int = logging.INFO) -> None:
             _for_the_journal if journal else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=16),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(least),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(_Unhurried(sys.stderr)),  # type: ignore[arg-type]
     )
+
+
+class _Unhurried:
+    """A stream that is never waited for: what its reader has no room for is lost, because the loop that judges writes here too."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._descriptor = stream.fileno()
+        self._room = select.poll()
+        self._room.register(self._descriptor, select.POLLOUT)
+
+    def write(self, text: str) -> None:
+        """Writes up to as much as a pipe that has room takes at once (PIPE_BUF).
+
+        Raises:
+            OSError: nobody reads any more.
+        """
+        if self._room.poll(0):
+            os.write(self._descriptor, text.encode()[: select.PIPE_BUF])
+
+    def flush(self) -> None:
+        """Nothing is kept back."""
 
 
 def _for_the_journal(logger: Any, level: str, event: EventDict) -> str:

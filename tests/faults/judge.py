@@ -1,0 +1,153 @@
+"""The judge at the PLC's end: which part may leave with PASS by the wire's page, and whether it should have, by what really lay there.
+
+It knows the wire and the parts, and nothing of the station. A PLC's own rules (PLC.md, 1 to 5) decide what leaves with PASS; the truth
+about the part decides whether that was wrong.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+PASS_WORD, FAIL_WORD, WIRE_VERSION = 0x5AA5, 0x0000, 1
+LONGEST_S = 2.0
+"""The PLC rejects a part that has no answer by then: two frame windows and the recipe's deadline of the suite's home, and some."""
+STILL_S = 1.5
+"""The heartbeat may stand for the recipe's deadline and 500 ms (rule 5)."""
+REASONS = ("none", "good", "defect", "uncertain", "late", "missed frame", "inspection error", "not running", "wrong recipe")
+NOT_RUNNING = REASONS.index("not running")
+
+
+@dataclass(slots=True)
+class Part:
+    """One part, from the moment it lies before the camera.
+
+    Attributes:
+        good: what it really is.
+        product: the number of the recipe that knows it.
+        asked: the recipe that the PLC had asked for when it triggered, and that recipe's checksum as it was prepared first; -1 before.
+        taint: why this part must not pass however good it is: nobody can have seen it whole.
+        disturbed: the fault that was under way during its life.
+        shown: False for a number that was jumped over.
+    """
+
+    sequence: int
+    part_id: str
+    good: bool
+    product: int
+    asked: tuple[int, int]
+    triggered_s: float
+    taint: str = ""
+    disturbed: str = ""
+    shown: bool = True
+    answer: tuple[int, ...] | None = None
+    passed: bool | None = None
+    reason: str = ""
+    answered_s: float = 0.0
+
+
+@dataclass
+class Judge:
+    """Takes each block of registers that the PLC sees.
+
+    Attributes:
+        parts: all parts, oldest first.
+        wrong: parts that left with PASS and should not have, in words.
+        violations: what the station must never say, in words.
+    """
+
+    fault: str = ""
+    parts: list[Part] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
+    acknowledge: int = 0
+    _known: dict[int, Part] = field(default_factory=dict)
+    _before: set[int] = field(default_factory=set)
+    _beat: int = -1
+    _beat_s: float = -1e9
+
+    def alive(self, now_s: float) -> bool:
+        """True while the station's heartbeat moves."""
+        return now_s - self._beat_s <= STILL_S
+
+    def triggered(self, part: Part) -> None:
+        """This part's trigger is on its way."""
+        self.parts.append(part)
+        self._known[part.sequence] = part
+        self._before.discard(part.sequence)
+
+    def anew(self) -> None:
+        """The PLC begins another numbering: what it had asked for is rejected, and answers to it mean nothing any more."""
+        for part in self._known.values():
+            self._reject(part, "the PLC was restarted")
+        self._before |= set(self._known)
+        self._known.clear()
+        self.acknowledge = 0
+
+    def see(self, words: Sequence[int], now_s: float) -> Part | None:
+        """The station's 24 registers as they stand; returns the part that is answered by them, if one is."""
+        if words[2] != self._beat:
+            self._beat, self._beat_s = words[2], now_s
+        sequence = words[5]
+        if not sequence or sequence != words[23] or words[0] != WIRE_VERSION:
+            return None
+        answer = tuple(words[5:19])
+        part = self._known.get(sequence)
+        if part is None:
+            if words[6] == PASS_WORD and sequence not in self._before:
+                self._violation(f"PASS for {sequence}, which nobody asked for")
+            self.acknowledge = sequence
+            return None
+        self.acknowledge = sequence
+        if part.answer is not None:
+            stands = words[6] == FAIL_WORD and words[7] == NOT_RUNNING  # the part's job is over
+            if part.answer != answer and not stands:
+                self._violation(f"the answer to {sequence} changed from {part.answer} to {answer}")
+            return None
+        part.answer = answer
+        self._look(part, words, now_s)
+        return part
+
+    def give_up(self, now_s: float) -> list[Part]:
+        """Parts whose time is over; they are rejected."""
+        late = [part for part in self._known.values() if part.passed is None and part.shown and now_s - part.triggered_s > LONGEST_S]
+        for part in late:
+            self._reject(part, "no answer in time")
+        return late
+
+    def _look(self, part: Part, words: Sequence[int], now_s: float) -> None:
+        verdict, reason = words[6], words[7]
+        named = (words[17], words[18])
+        if verdict not in (PASS_WORD, FAIL_WORD) or not 0 < reason < len(REASONS):
+            self._violation(f"part {part.sequence} was answered 0x{verdict:04X} for reason {reason}")
+        elif (verdict == PASS_WORD) != (reason == 1):
+            self._violation(f"part {part.sequence} was answered 0x{verdict:04X} for reason {REASONS[reason]}")
+        if part.passed is not None:
+            return  # too late: it lies in the reject bin
+        part.passed = verdict == PASS_WORD and named == part.asked and self.alive(now_s) and now_s - part.triggered_s <= LONGEST_S
+        part.reason = REASONS[reason] if reason < len(REASONS) else str(reason)
+        part.answered_s = now_s
+        if verdict == PASS_WORD and named != part.asked and part.asked[1] >= 0:
+            self._violation(f"part {part.sequence} passed by recipe {named}, asked for was {part.asked}")
+        if part.passed:
+            self._weigh(part)
+
+    def _weigh(self, part: Part) -> None:
+        """The truth about a part that leaves with PASS."""
+        faults = [
+            "it is defective" if not part.good else "",
+            f"it was not seen: {part.taint}" if part.taint else "",
+            f"it is a part for recipe {part.product}" if part.product != part.asked[0] else "",
+            "it was never there" if not part.shown else "",
+        ]
+        if any(faults):
+            self.wrong.append(
+                f"{self.fault or 'no fault'}: part {part.part_id} ({part.sequence}) left with PASS: {', '.join(filter(None, faults))}"
+            )
+
+    def _reject(self, part: Part, why: str) -> None:
+        if part.passed is None:
+            part.passed, part.reason = False, why
+
+    def _violation(self, text: str) -> None:
+        words = f"{self.fault or 'no fault'}: {text}"
+        if words not in self.violations:
+            self.violations.append(words)
