@@ -50,7 +50,7 @@ class GenicamDevice:
         self._acquirer: Any = None
         self.features: Features
         for producer in producers:
-            _refuse_unless_producer(producer)
+            refuse_unless_producer(producer)
         self._harvester: Any = Harvester(config=ParameterSet({ParameterKey.LOGGER: self._remarks.logger}))
         try:
             for producer in producers:
@@ -192,7 +192,7 @@ def _kill_streams(acquirer: Any) -> None:
             stream.flush_buffer_queue(gentl.ACQ_QUEUE_TYPE_LIST.ACQ_QUEUE_ALL_DISCARD)
 
 
-def _refuse_unless_producer(path: Path) -> None:
+def refuse_unless_producer(path: Path) -> None:
     """Harvesters passes over a file that is not there, and a library that is no producer crashes the process."""
     if not path.is_file():
         raise CameraError(f"GenTL producer {path} does not exist; correct its path or install the camera vendor's software")

@@ -325,6 +325,18 @@ def _audit(arguments: argparse.Namespace) -> int:
     return 0 if audit["ok"] else FOUND
 
 
+def _cameras(arguments: argparse.Namespace) -> int:
+    from station import cameras, config
+
+    home = _home(arguments)
+    looks = cameras.look(home, config.load(home), features=arguments.features, progress=_progress)
+    document = cameras.document(looks, cameras.running_camera(home))
+    _print(arguments, document, cameras.lines(document))
+    if not any(one["devices"] for one in document):
+        return UNREACHABLE
+    return FOUND if any(one["error"] or one["remarks"] for one in document) else 0
+
+
 def _doctor(arguments: argparse.Namespace) -> int:
     from dataclasses import asdict
 
@@ -351,6 +363,35 @@ def _bench(arguments: argparse.Namespace) -> int:
     document = line.bench(home, settings, recipe.find(home.recipes, names[0]), arguments.frames, _progress)
     _print(arguments, document, line.lines(document))
     return 0
+
+
+# ---- the wire to the PLC
+
+
+def _plc_watch(arguments: argparse.Namespace) -> int:
+    from dataclasses import asdict
+    from datetime import datetime
+
+    from station import plc_watch
+
+    def tell(change: plc_watch.Change) -> None:
+        at = datetime.now().astimezone()
+        line = f"{at:%H:%M:%S.%f}"[:-3] + f"  {change.says:<8} {change.where:<10} {change.words}"
+        _print(arguments, {"time": at.isoformat(timespec="milliseconds")} | asdict(change), line)
+
+    plc_watch.follow(lambda: _ask(arguments, {"command": "wire"}), tell, arguments.seconds or float("inf"))
+    return 0
+
+
+def _plc_test(arguments: argparse.Namespace) -> int:
+    from station import config, daemon, plc_test
+
+    home = _home(arguments)
+    settings = config.load(home)
+    with daemon.only_plc(home, settings) as plc:
+        document = plc_test.run(plc, settings.plc, arguments.seconds)
+    _print(arguments, document, plc_test.lines(document))
+    return (0 if document["ok"] else FOUND) if document["reached"] else UNREACHABLE
 
 
 # ---- arguments
@@ -417,6 +458,18 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument(
         "--since", type=_time, metavar="TIME", help="only parts answered since then: 2026-11-22, 2026-11-22T06:00 or a duration: 8h, 30m"
     )
+
+    wire = group("plc", "the wire to the PLC in plain words")
+    watch = command(
+        "watch", _plc_watch, "what PLC and station say to each other, change by change, until Ctrl-C; the station must run", wire
+    )
+    watch.add_argument("--seconds", type=_count, metavar="N", help="stop after N seconds")
+    dry = command("test", _plc_test, "a dry handshake: does the PLC answer, and rightly? The station must not run", wire)
+    dry.add_argument("--seconds", type=_count, metavar="N", default=3, help="how long (default: %(default)s)")
+
+    command(
+        "cameras", _cameras, "the cameras there are, and through which GenTL producer; exit 1 if a producer fails, 3 without any camera"
+    ).add_argument("--features", action="store_true", help="open each and show its features too")
     command("doctor", _doctor, "is this machine fit to run?")
     bench = command("bench", _bench, "how fast a recipe is on this machine, against its peers, as ratios in one run")
     bench.add_argument("recipe", nargs="?", metavar="RECIPE", help="default: the first that is there")

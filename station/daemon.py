@@ -16,6 +16,7 @@ from importlib.metadata import version
 from itertools import cycle, islice
 from typing import Any
 
+from drivers import discovery
 from drivers.ascii_line import AsciiLinePlc
 from drivers.camera import Camera, Feature
 from drivers.discrete_lines import DiscreteLines
@@ -23,7 +24,6 @@ from drivers.genicam import GenicamCamera
 from drivers.isolated import IsolatedCamera
 from drivers.modbus_rtu import ModbusRtuPlc
 from drivers.plc import Command, ErrorCode, Plc
-from drivers.simulated.build import PRODUCER
 from drivers.simulated.line import BatchSpec, LineError, LineSpec, SimulatedLine
 from station import inspector, ledger, recipe
 from station.config import SIMULATED, BatchConfig, Home, StationConfig
@@ -304,8 +304,9 @@ def _camera(home: Home, config: StationConfig) -> Camera:
 def _genicam(home: Home, config: StationConfig) -> GenicamCamera:
     simulated = SIMULATED in config.camera.producers
     if simulated:
+        home.simulated.mkdir(parents=True, exist_ok=True)
         os.environ["STATION_SIMULATED_DIR"] = str(home.simulated)
-    producers = tuple(PRODUCER if path == SIMULATED else home.folder / path for path in config.camera.producers)
+    producers = discovery.producers(config.camera.producers, home.folder, os.environ)
     return GenicamCamera(producers, config.camera.serial_number, user_set=config.camera.user_set, simulated=simulated)
 
 

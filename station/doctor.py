@@ -5,38 +5,27 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
 
-from station import config, recipe
+from station import camera_checks, config, recipe
+from station.check import Check, Status
 from station.config import SIMULATED, Home, StationConfig
 from station.document import DocumentError
 
-Status = Literal["ok", "warn", "fail", "skip"]
 _LEAST_FREE_GB = 5
 
 
-@dataclass(frozen=True)
-class Check:
-    """One thing looked at. `fix` is empty when there is nothing to do."""
-
-    check: str
-    status: Status
-    detail: str
-    fix: str = ""
-
-
-def examine(home: Home) -> list[Check]:
-    """Every check of this machine, in the order an engineer would look."""
+def examine(home: Home, root: Path = Path("/")) -> list[Check]:
+    """Every check of this machine, in the order an engineer would look. `root`: where /proc, /sys and /dev are."""
     checks = [*_software(), *_device()]
     try:
         settings = config.load(home)
     except DocumentError as error:
         return [*checks, Check("station.yaml", "fail", str(error), "correct the file; the message says where")]
     checks.append(Check("station.yaml", "ok", f"{home.folder / 'station.yaml'}: {settings.name}"))
-    return [*checks, *_producers(home, settings), *_serial_port(settings), *_recipes(home), *_disk(home), *_clock(), *_unit()]
+    checks += camera_checks.examine(home, settings, root)
+    return [*checks, *_serial_port(settings), *_recipes(home), *_disk(home), *_clock(), *_unit()]
 
 
 def _software() -> Iterator[Check]:
@@ -55,19 +44,6 @@ def _device() -> Iterator[Check]:
         yield Check("gpu", "ok", torch.cuda.get_device_name())
     else:
         yield Check("gpu", "warn", f"none; {torch.get_num_threads()} processor threads judge", "a CUDA card and its driver make it faster")
-
-
-def _producers(home: Home, settings: StationConfig) -> Iterator[Check]:
-    for path in settings.camera.producers:
-        if path == SIMULATED:
-            compiler = shutil.which(os.environ.get("CC", "cc"))
-            yield Check("producer", "ok", "the simulated camera" + (f", compiler {compiler}" if compiler else ""))
-        elif (home.folder / path).is_file():
-            yield Check("producer", "ok", path)
-        else:
-            yield Check(
-                "producer", "fail", f"{path} is not there", "install the camera vendor's GenTL producer, or correct camera.producers"
-            )
 
 
 def _serial_port(settings: StationConfig) -> Iterator[Check]:
