@@ -47,6 +47,10 @@ class Home:
         return self.folder / "data" / "engines"
 
     @property
+    def references(self) -> Path:
+        return self.folder / "data" / "references"
+
+    @property
     def lock(self) -> Path:
         return self.folder / "data" / "lock"
 

@@ -28,6 +28,7 @@ from drivers.simulated.line import BatchSpec, LineError, LineSpec, SimulatedLine
 from station import inspector, ledger, recipe
 from station.config import SIMULATED, BatchConfig, Home, StationConfig
 from station.control import Control, Request
+from station.health import Health
 from station.inspection import Result, Verdict
 from station.line import SOFTWARE_TRIGGER, Line, LineSettings
 from station.publisher import Publisher
@@ -61,6 +62,7 @@ class Daemon:
         self._home, self._config = home, config
         self._started = time.monotonic()
         self._job, self._job_id = Tally(), 0
+        self._health = Health(home.references)
         with ExitStack() as opened:
             opened.enter_context(_only_one(home))
             self._simulated = _simulated_line(home, config, parts)
@@ -121,6 +123,7 @@ class Daemon:
                 self._publisher.offer(result, frame)
                 with suppress(OSError):  # whoever listened has gone; the line has not
                     hear(result)
+                self._health.offer(result, frame)
             if request := self._control.request():
                 self._serve(request)
             notifier.turn(self.line)
@@ -163,12 +166,13 @@ class Daemon:
     def status(self) -> dict[str, Any]:
         """What `station status` shows; plain data."""
         line = self.line.status()
-        alarms = [*line.pop("causes"), *([self._publisher.alarm] if self._publisher.alarm else [])]
+        alarms = [*line.pop("causes"), *([self._publisher.alarm] if self._publisher.alarm else []), *self._health.alarms]
         return {
             "name": self._config.name,
             **line,
             **self._job.summary(),
             "pictures_dropped": self._publisher.dropped,
+            "health": self._health.gauges,
             "alarms": alarms,
             "uptime_s": round(time.monotonic() - self._started, 1),
         }

@@ -11,6 +11,7 @@ from station.inspection import Defect, Inspection
 from station.recipe import Recipe, RecipeError
 from station.vision.built import Ready, ready
 from station.vision.engine import EngineError, choose_device
+from station.vision.exposure import ExposureLimits, exposure
 from station.vision.preprocess import PIXEL_FORMATS, blank, rgb_from_file
 from station.vision.segment import Fixed, Otsu, Threshold, segment
 from station.vision.weights import WeightsError, read
@@ -28,10 +29,12 @@ class Inspector:
         engine: what runs the network, such as `torch-cpu-fp32`.
         considered: the engines that were built and compared with fp32 for the recipe's precision, and what came of it.
         threshold: by which the heat map becomes defects.
+        exposure: what a frame's may be, by the recipe's self-test pictures.
     """
 
-    def __init__(self, recipe: Recipe, prepared: Ready, card: Mapping[str, object]) -> None:
+    def __init__(self, recipe: Recipe, prepared: Ready, card: Mapping[str, object], limits: ExposureLimits) -> None:
         self.recipe = recipe
+        self.exposure = limits
         self.description = prepared.engine.description
         self.card = card
         self.engine = prepared.engine.name
@@ -44,9 +47,10 @@ class Inspector:
         """What is seen in `frame`: the same for the same pixels, to the bit.
 
         Raises:
-            ValueError: the frame's pixel format is not one that can be judged.
+            ValueError: the frame is no picture to judge: under- or over-exposed, or of a pixel format that is not known.
             RuntimeError: the network failed on its device.
         """
+        self.exposure.check(exposure(frame.pixels, frame.pixel_format))
         seen = self._engine.see(frame.pixels, frame.pixel_format)
         index = int(seen.probabilities.argmax())
         classes = self.description.classes
@@ -113,7 +117,8 @@ def prepare(recipe: Recipe, weights: Path, engines: Path, device: str) -> Inspec
 
     try:
         prepared = ready(file, document.network.precision, device, engines, [(pixels, "RGB8") for pixels in pictures], passes)
-        inspector = Inspector(recipe, prepared, file.card)
+        limits = ExposureLimits.of(exposure(pixels, "RGB8") for pixels in pictures)
+        inspector = Inspector(recipe, prepared, file.card, limits)
         _self_test(inspector, pictures)
         if expected := _first_frame(recipe):
             prepared.engine.expect(*expected)

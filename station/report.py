@@ -137,7 +137,18 @@ def status_lines(status: Mapping[str, Any]) -> str:
     ]
     if latency:
         lines.append(f"latency  median {latency['p50']:.1f} ms, p99 {latency['p99']:.1f} ms, at most {latency['max']:.1f} ms")
+    if health := status["health"]:
+        lines.append(_health_line(health))
     return "\n".join([*lines, *(f"ALARM    {alarm}" for alarm in status["alarms"])])
+
+
+def _health_line(health: Mapping[str, Any]) -> str:
+    words = f"health   mean level {health['mean_level']:.0f}, {health['saturated']:.1%} white, focus {health['focus']:.3f}"
+    if "change" not in health:
+        return f"{words}; {health['taught']} of {health['to_teach']} good parts have taught the reference"
+    x, y = ("-" if px is None else f"{px:+.1f}" for px in health["shift_px"])
+    light, focus = health["change"]["bright_level"], health["change"]["focus"]
+    return f"{words}; against the reference: light {light:+.0%}, focus {focus:+.0%}, shift {x}, {y} px"
 
 
 def replay_lines(replay: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_line import Bench, Clock, ScriptedPlc
+from scripted_line import Bench, Clock, ScriptedPlc
 
 from drivers.ascii_conversation import Conversation
 from drivers.plc import PlcInput, StationSignals

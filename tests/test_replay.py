@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from test_line import MS, Bench, ScriptedInspector
+from scripted_line import MS, Bench, ScriptedInspector
 
 from drivers.camera import Frame
 from drivers.plc import Command, Trigger

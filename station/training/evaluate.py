@@ -175,6 +175,10 @@ def evaluate_recipe(
     known = _training_pictures(prepared.card) is not None
     if not known:
         document["warnings"].append("the weights do not say which pictures they were trained on; these may be among them")
+    if refused := sum(not look.probabilities.any() for look in looks):
+        document["warnings"].append(
+            f"{refused} pictures were refused as under- or over-exposed: not passed, and counted as said {classes[0]}"
+        )
     document["warnings"] += [*(found.warnings if found else ()), *dataset.warnings]
     return Evaluated(prepared.recipe, prepared.description, looks, truths or {}, document, known)
 
@@ -191,13 +195,19 @@ def _ground_truth(masks: Path | None, boxes: Path | None, defective: Sequence[Sa
 def _look_at(prepared: Inspector, samples: Sequence[Sample], progress: Callable[[str], None]) -> tuple[Look, ...]:
     """Every picture through the inspector, one by one, as on the line; of the pictures themselves nothing is kept."""
     trained_on = _training_pictures(prepared.card) or frozenset()
+    classes = prepared.description.classes
     looks = []
     for number, sample in enumerate(samples, 1):
         pixels = rgb_from_file(sample.path)
-        seen = prepared.inspect(Frame(pixels, "RGB8", 0, 0, 0))
-        probabilities = np.array([seen.scores[name] for name in prepared.description.classes], dtype=np.float32)
+        try:
+            seen = prepared.inspect(Frame(pixels, "RGB8", 0, 0, 0))
+            scores, heat_map = seen.scores, seen.heat_map
+        except ValueError as error:  # on the line it fails, whatever is in it
+            progress(f"{sample.path}: {error}")
+            scores, heat_map = dict.fromkeys(classes, 0.0), np.zeros((1, 1), np.uint8)
+        probabilities = np.array([scores[name] for name in classes], dtype=np.float32)
         size = (pixels.shape[1], pixels.shape[0])
-        looks.append(Look(sample, size, probabilities, seen.heat_map, sample.sha256[:_CARD_DIGITS] in trained_on))
+        looks.append(Look(sample, size, probabilities, heat_map, sample.sha256[:_CARD_DIGITS] in trained_on))
         if number % 20 == 0 or number == len(samples):
             progress(f"picture {number} of {len(samples)}")
     return tuple(looks)
