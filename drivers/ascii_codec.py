@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from drivers.plc import Command, CommandStatus, PlcCommand, PlcResult, StationSignals, Trigger
+from drivers.wire_words import clipped, exact, ten_thousandths
 
 LONGEST_LINE = 64
 """Characters without CR. The longest line of the wire has 55."""
@@ -161,13 +162,13 @@ def outcome_line(ordered: Ordered, signals: StationSignals) -> bytes:
     """
     if signals.command_status is not CommandStatus.DONE:
         return error_line(ordered, signals.error_code)
-    number = _exact("recipe number", signals.recipe_number)
-    return line("DON", ordered.verb, ordered.command.sequence, number, f"{_exact('recipe checksum', signals.recipe_checksum):04X}")
+    number = exact("recipe number", signals.recipe_number)
+    return line("DON", ordered.verb, ordered.command.sequence, number, f"{exact('recipe checksum', signals.recipe_checksum):04X}")
 
 
 def error_line(ordered: Ordered, code: int) -> bytes:
     """`ERR`: the command was not done, and why."""
-    return line("ERR", ordered.verb, ordered.command.sequence, _clipped(code))
+    return line("ERR", ordered.verb, ordered.command.sequence, clipped(code))
 
 
 def heartbeat_line(signals: StationSignals) -> bytes:
@@ -183,11 +184,11 @@ def status_line(signals: StationSignals) -> bytes:
     """
     return line(
         "STS",
-        _exact("state", signals.state),
-        _clipped(signals.error_code),
-        _exact("recipe number", signals.recipe_number),
-        f"{_exact('recipe checksum', signals.recipe_checksum):04X}",
-        f"{_exact('result sequence', signals.result.sequence):05}",
+        exact("state", signals.state),
+        clipped(signals.error_code),
+        exact("recipe number", signals.recipe_number),
+        f"{exact('recipe checksum', signals.recipe_checksum):04X}",
+        f"{exact('result sequence', signals.result.sequence):05}",
         f"HB{signals.heartbeat % 0x10000}",
     )
 
@@ -203,23 +204,13 @@ def result_line(result: PlcResult) -> bytes:
     """
     return line(
         "RES",
-        f"{_exact('result sequence', result.sequence):05}",
+        f"{exact('result sequence', result.sequence):05}",
         "P" if result.passed is True else "F",
-        _exact("reason", result.reason),
-        _clipped(result.class_index),
-        f"{round(min(result.probability, 1.0) * 10_000) if result.probability > 0 else 0:05}",
-        _clipped(result.defects),
-        _exact("recipe number of the result", result.recipe_number),
-        f"{_exact('recipe checksum of the result', result.recipe_checksum):04X}",
-        f"{_clipped(result.elapsed_ms):04}",
+        exact("reason", result.reason),
+        clipped(result.class_index),
+        f"{ten_thousandths(result.probability):05}",
+        clipped(result.defects),
+        exact("recipe number of the result", result.recipe_number),
+        f"{exact('recipe checksum of the result', result.recipe_checksum):04X}",
+        f"{clipped(result.elapsed_ms):04}",
     )
-
-
-def _exact(name: str, value: int) -> int:
-    if not 0 <= value <= 0xFFFF:
-        raise ValueError(f"{name} {value} does not fit the wire; it must be 0..65535")
-    return int(value)
-
-
-def _clipped(value: int) -> int:
-    return min(max(int(value), 0), 0xFFFF)

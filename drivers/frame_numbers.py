@@ -78,8 +78,8 @@ class FrameNumbers:
         elif back <= LATE_WITHIN and device_ns <= self._last_device_ns:
             if back <= self._told:
                 return None
-            self._told = back  # it was overtaken by the first frame of the stream
-            return Place(frame_id, 0, f"the camera sent frame {frame_id} after frame {last}")
+            between, self._told = back - self._told - 1, back  # it was overtaken by the first frame of the stream
+            return Place(frame_id, between, f"the camera sent frame {frame_id} after frame {last}")
         if self._strange and 0 < (steps := self._steps(self._strange[0], frame_id)) <= believable:
             return self._believe(frame_id, device_ns, received_ns, steps, steps - 1 - (self._ahead - self._strange[1]))
         place = self.without_number()

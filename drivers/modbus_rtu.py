@@ -1,104 +1,41 @@
-"""The wire's version 1 over Modbus RTU, the station as client: it writes its whole block and reads the PLC's, one after the other.
+"""The wire's version 1 over Modbus RTU, the station as client: it writes its whole block and reads the PLC's, in each exchange.
 
 pymodbus frames the telegrams (Modbus over Serial Line V1.02); opening, waiting and recovering are done here, because it measures its
-wait by the wall clock, which may step, and keeps the cause of a failed open to itself. The register map is that of `docs/plc.md`.
+wait by the wall clock, which may step, and keeps the cause of a failed open to itself. The register map is `drivers.modbus_map`'s.
 """
 
 import contextlib
 import logging
 import select
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 
 import serial
 from pymodbus.client import ModbusSerialClient
 from pymodbus.exceptions import ModbusException
 from pymodbus.pdu import ExceptionResponse, ModbusPDU
 
-from drivers.plc import FAIL_WORD, NO_RESULT, PASS_WORD, WIRE_VERSION, PlcCommand, PlcError, PlcInput, StationSignals, Trigger
-from drivers.serial_port import FIRST_REOPEN_S, LAST_REOPEN_S, PORT_ERRORS, parity_of
+from drivers.modbus_map import COMMAND_BLOCK, STATION_BLOCK, decode_command_block, encode_goodbye, encode_signals
+from drivers.plc import PlcError, PlcInput, StationSignals
+from drivers.serial_port import FIRST_REOPEN_S, LAST_REOPEN_S, PORT_ERRORS, open_port, rtu_silence_s
 
-STATION_BLOCK = 0
-STATION_REGISTERS = 24
-COMMAND_BLOCK = 32
-COMMAND_REGISTERS = 14
-_PREOPERATIONAL = 1
 _QUIET_TIMEOUTS = 2
 """A lost answer may still come, and the next request would take it for its own: the line stays quiet this many timeouts."""
-_CHARACTER_BITS = 11
 _EXCEPTIONS = {1: "illegal function", 2: "illegal data address", 3: "illegal data value", 4: "server device failure", 6: "server busy"}
+_ILLEGAL_FUNCTION = 1
 
 # Every failure leaves here as a PlcError that says more; without this each one is printed a second time.
 logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
 
 
-def encode_signals(signals: StationSignals) -> list[int]:
-    """The station block, registers 0..23, each 0..65535.
-
-    Measures are clipped (a probability that is no number is 0) and the heartbeat wraps. The verdict is the code word for PASS only if
-    `passed` is the very `True`; anything else is FAIL.
-
-    Raises:
-        ValueError: a state, sequence, recipe number or checksum does not fit a register. Clipped, it would name something else.
-    """
-    result = signals.result
-    return [
-        WIRE_VERSION,
-        _exact("state", signals.state),
-        signals.heartbeat % 0x10000,
-        _exact("recipe number", signals.recipe_number),
-        _exact("recipe checksum", signals.recipe_checksum),
-        _exact("result sequence", result.sequence),
-        PASS_WORD if result.passed is True else FAIL_WORD,
-        _exact("reason", result.reason),
-        _clipped(result.class_index),
-        _clipped(round(result.probability * 10_000), 10_000) if result.probability > 0 else 0,
-        _clipped(result.defects),
-        _clipped(result.defect_area_px),
-        *(_clipped(pixels) for pixels in result.largest_defect_px),
-        _clipped(result.elapsed_ms),
-        _exact("recipe number of the result", result.recipe_number),
-        _exact("recipe checksum of the result", result.recipe_checksum),
-        _exact("command echo", signals.command_echo),
-        signals.command_status,
-        _clipped(signals.error_code),
-        _clipped(signals.failed_parts),
-        result.sequence,
-    ]
-
-
-def decode_command_block(words: Sequence[int]) -> PlcInput:
-    """What registers 32..45 say. The trigger that stands in them is always there, with sequence 0 when the PLC asks for nothing.
-
-    Raises:
-        ValueError: there are not 14 words.
-    """
-    if len(words) != COMMAND_REGISTERS:
-        raise ValueError(f"the command block has {COMMAND_REGISTERS} registers, not {len(words)}")
-    heartbeat, code, argument, command_sequence, acknowledged, trigger_sequence = words[:6]
-    characters = b"".join(word.to_bytes(2, "big") for word in words[6:])
-    part_id = "".join(chr(character) for character in characters if 0x20 <= character < 0x7F)
-    return PlcInput(heartbeat, PlcCommand(code, argument, command_sequence), acknowledged, (Trigger(trigger_sequence, part_id),))
-
-
-def _exact(name: str, value: int) -> int:
-    if not 0 <= value <= 0xFFFF:
-        raise ValueError(f"{name} {value} does not fit a register; it must be 0..65535")
-    return value
-
-
-def _clipped(value: int, largest: int = 0xFFFF) -> int:
-    return min(max(int(value), 0), largest)
-
-
 class ModbusRtuPlc:
-    """A `Plc` that polls a Modbus RTU server: one FC16 over registers 0..23 and one FC3 over 32..45 an exchange.
+    """A `Plc` that polls a Modbus RTU server: one FC16 over registers 0..23 and one FC3 over 32..45 an exchange, or one FC23 over both.
 
-    Each of the two telegrams is answered within `timeout_s` or counts as lost, so `exchange` takes at most 2 * `timeout_s`; count the
-    bytes' own time in (65 ms for both at 19200 baud, silences included). After a lost answer the line stays quiet for 2 * `timeout_s`,
-    during which `exchange` raises at once, and is flushed: a PLC that may answer later than 3 * `timeout_s` needs a larger one. A port
-    that is gone is opened again with pauses from 0.1 s to 2 s.
+    Each telegram is answered within `timeout_s` or counts as lost, so `exchange` takes at most 2 * `timeout_s`, with FC23 one; count the
+    bytes' own time in (69 ms for both at 19200 baud, 58 ms for FC23, silences included). An answer that comes too late is told from the
+    next one by time alone, because nothing in an RTU telegram names its request: after a lost answer the line stays quiet for
+    2 * `timeout_s`, during which `exchange` raises at once, and is flushed. A PLC that may answer later than 3 * `timeout_s` needs a
+    larger one. A port that is gone is opened again with pauses from 0.1 s to 2 s.
 
     Attributes:
         simulated: True when the far end is no real PLC.
@@ -112,17 +49,26 @@ class ModbusRtuPlc:
         baudrate: int = 19200,
         parity: str = "E",
         base: int = 0,
+        fc23: bool = False,
+        rs485: bool = False,
         timeout_s: float = 0.15,
         simulated: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Opens nothing yet: the first exchange does, exclusively. `base` is the PLC's address of register 0."""
+        """Opens nothing yet: the first exchange does, exclusively.
+
+        Args:
+            base: the PLC's address of register 0.
+            fc23: the PLC knows function 23, read/write multiple registers.
+            rs485: the port's driver turns a half-duplex transceiver round by RTS; see `open_port`.
+        """
         self.simulated = simulated
         self._unit = unit
         self._base = base
         self._timeout_s = timeout_s
         self._clock = clock
-        self._wire = _Wire(port, baudrate, parity, timeout_s, clock)
+        self._fc23 = fc23
+        self._wire = _Wire(port, baudrate, parity, rs485, timeout_s, clock)
         self._port = port
         self._told: StationSignals | None = None
         self._failure = ""
@@ -130,7 +76,7 @@ class ModbusRtuPlc:
         self._reopen_s = FIRST_REOPEN_S
 
     def exchange(self, signals: StationSignals) -> PlcInput:
-        """See `Plc.exchange`; both telegrams went through when it returns.
+        """See `Plc.exchange`; every telegram went through when it returns.
 
         Raises:
             PlcError: see `Plc.exchange`, or the line is kept quiet after such an error.
@@ -138,18 +84,21 @@ class ModbusRtuPlc:
         """
         words = encode_signals(signals)
         self._clear_line()
-        self._write(words)
+        if self._fc23:
+            answer = self._write_and_read(words)
+        else:
+            self._write(words)
+            answer = self._read()
         self._told = signals
-        answer = self._read()
         self._reopen_s = FIRST_REOPEN_S
         return answer
 
     def close(self) -> None:
         """See `Plc.close`: the last block says Preoperational, no recipe, no result, verdict FAIL."""
         if self._told is not None and not self._failure:
-            goodbye = replace(self._told, state=_PREOPERATIONAL, recipe_number=0, recipe_checksum=0, result=NO_RESULT)
+            say = self._write_and_read if self._fc23 else self._write
             with contextlib.suppress(PlcError):
-                self._write(encode_signals(goodbye))
+                say(encode_goodbye(self._told))
         self._told = None
         with contextlib.suppress(*PORT_ERRORS):
             self._wire.close()
@@ -165,19 +114,42 @@ class ModbusRtuPlc:
         self._failure = ""
 
     def _write(self, words: list[int]) -> None:
-        address = self._base + STATION_BLOCK
-        what = f"FC16 to registers {address}..{address + len(words) - 1}"
+        address = self._base + STATION_BLOCK.start
+        what = f"FC16 to registers {self._span(STATION_BLOCK)}"
         answer = self._ask(what, lambda: self._wire.write_registers(address, words, device_id=self._unit))
         if answer.function_code != 16 or (answer.address, answer.count) != (address, len(words)):
-            raise self._failed(f"unit {self._unit} acknowledged something else than {what}; check that nobody else talks on this line")
+            raise self._not_this(what)
 
     def _read(self) -> PlcInput:
-        address = self._base + COMMAND_BLOCK
-        what = f"FC3 of registers {address}..{address + COMMAND_REGISTERS - 1}"
-        answer = self._ask(what, lambda: self._wire.read_holding_registers(address, count=COMMAND_REGISTERS, device_id=self._unit))
-        if answer.function_code != 3 or len(answer.registers) != COMMAND_REGISTERS:
-            raise self._failed(f"unit {self._unit} answered something else than {what}; check that nobody else talks on this line")
+        address = self._base + COMMAND_BLOCK.start
+        what = f"FC3 of registers {self._span(COMMAND_BLOCK)}"
+        answer = self._ask(what, lambda: self._wire.read_holding_registers(address, count=len(COMMAND_BLOCK), device_id=self._unit))
+        return self._said(answer, 3, what)
+
+    def _write_and_read(self, words: list[int]) -> PlcInput:
+        what = f"FC23 to registers {self._span(STATION_BLOCK)} and of {self._span(COMMAND_BLOCK)}"
+        answer = self._ask(
+            what,
+            lambda: self._wire.readwrite_registers(
+                read_address=self._base + COMMAND_BLOCK.start,
+                read_count=len(COMMAND_BLOCK),
+                write_address=self._base + STATION_BLOCK.start,
+                values=words,
+                device_id=self._unit,
+            ),
+        )
+        return self._said(answer, 23, what)
+
+    def _said(self, answer: ModbusPDU, function: int, what: str) -> PlcInput:
+        if answer.function_code != function or len(answer.registers) != len(COMMAND_BLOCK):
+            raise self._not_this(what)
         return decode_command_block(answer.registers)
+
+    def _span(self, block: range) -> str:
+        return f"{self._base + block.start}..{self._base + block.stop - 1}"
+
+    def _not_this(self, what: str) -> PlcError:
+        return self._failed(f"unit {self._unit} answered something else than {what}; check that nobody else talks on this line")
 
     def _ask(self, what: str, request: Callable[[], ModbusPDU]) -> ModbusPDU:
         self._wire.deadline_s = self._clock() + self._timeout_s
@@ -192,6 +164,8 @@ class ModbusRtuPlc:
         if isinstance(answer, ExceptionResponse):
             meaning = _EXCEPTIONS.get(answer.exception_code, "see the PLC's manual")
             fix = "give the PLC registers 0..45 of the map or correct the base address"
+            if self._fc23 and answer.exception_code == _ILLEGAL_FUNCTION:
+                fix = "set plc.fc23 to false for a PLC that does not know this function"
             raise self._failed(f"unit {self._unit} refused {what} with exception {answer.exception_code}, {meaning}; {fix}")
         return answer
 
@@ -218,31 +192,19 @@ class _Wire(ModbusSerialClient):
         deadline_s: until when the telegram under way may be answered, on `clock`.
     """
 
-    def __init__(self, port: str, baudrate: int, parity: str, timeout_s: float, clock: Callable[[], float]) -> None:
+    def __init__(self, port: str, baudrate: int, parity: str, rs485: bool, timeout_s: float, clock: Callable[[], float]) -> None:
         super().__init__(port, baudrate=baudrate, parity=parity, timeout=timeout_s, retries=0)
         self.deadline_s = 0.0
+        self._rs485 = rs485
         self._clock = clock
-        # Modbus over Serial Line V1.02, 2.5.1.1: 3.5 characters between telegrams, and 1.75 ms above 19200 baud.
-        self._gap_s = 3.5 * _CHARACTER_BITS / baudrate if baudrate <= 19_200 else 0.00175
+        self._gap_s = rtu_silence_s(baudrate)
         self._heard_s = clock() - self._gap_s
 
     def connect(self) -> bool:
-        """Opens the port exclusively; True when it is open.
-
-        Raises:
-            OSError: it cannot be opened.
-            ValueError: it cannot have this rate or parity.
-        """
+        """Opens the port if it is not open. Returns True, or raises as `open_port`."""
         if self.socket is None:
             line = self.comm_params
-            self.socket = serial.Serial(
-                line.host,
-                baudrate=line.baudrate,
-                parity=parity_of(line.host, line.parity),
-                timeout=0,
-                write_timeout=line.timeout_connect,
-                exclusive=True,
-            )
+            self.socket = open_port(line.host, line.baudrate, line.parity, rs485=self._rs485, write_timeout_s=line.timeout_connect)
         return True
 
     def close(self) -> None:

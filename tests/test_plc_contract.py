@@ -1,4 +1,7 @@
-"""Every dialect keeps the promises of `drivers.plc` to the simulated PLC. A dialect added later joins by one line in DIALECTS."""
+"""Every dialect and role keeps the promises of `drivers.plc`, to the simulated PLC and to PLCs that others wrote.
+
+A dialect added later joins by one line in SIMULATED, a foreign PLC by one in FOREIGN.
+"""
 
 import functools
 import random
@@ -8,30 +11,33 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pytest
+from foreign.plcs import ForeignPlc, PymodbusClient, PymodbusServer, ascii_lines, libmodbus
 
 from drivers.ascii_line import AsciiLinePlc
 from drivers.modbus_rtu import ModbusRtuPlc
+from drivers.modbus_server import ModbusServerPlc
 from drivers.plc import NO_RESULT, Command, CommandStatus, Plc, PlcCommand, PlcError, PlcInput, PlcResult, StationSignals, Trigger
 from drivers.simulated.ascii_plc import AsciiPlc
 from drivers.simulated.judge import STATION_REGISTERS
 from drivers.simulated.line import Terminal
 from drivers.simulated.plc import COMMAND_REGISTERS, Batch, PlcProgram
+from drivers.simulated.rtu_client import RtuClient
 from drivers.simulated.rtu_server import RtuServer
 
 TIMEOUT_S = 0.1
 EXCHANGE_S = 2 * TIMEOUT_S + 0.15
 """Two telegrams' time, and what a loaded machine may add."""
+UNHEARD_S = 0.5
+"""A polling PLC may be silent for twice that; its thread here shares a loaded machine."""
 PATIENCE_S = 10.0
 
 
 class FarEnd(Protocol):
     """The PLC's serial side over its registers."""
-
-    registers: list[int]
 
     def receive(self, data: bytes, now_s: float) -> bytes: ...
 
@@ -42,24 +48,41 @@ class Dialect:
 
     Attributes:
         link: the station's end, at a port; its clock may be another.
-        far_end: the PLC's end, over its 46 registers.
+        simulated: the PLC's end, over its 46 registers.
+        foreign: the PLC's end by others, at a port of its own.
         carries: the station's registers that reach the PLC whatever it does; the others reach it with a command or not at all.
     """
 
     name: str
     link: Callable[..., Plc]
-    far_end: Callable[[list[int]], FarEnd]
-    carries: frozenset[int]
+    simulated: Callable[[list[int]], FarEnd] | None = None
+    foreign: Callable[[Path], ForeignPlc] | None = None
+    carries: frozenset[int] = frozenset(STATION_REGISTERS)
 
 
-DIALECTS = (
-    Dialect(
-        "modbus-rtu",
-        functools.partial(ModbusRtuPlc, timeout_s=TIMEOUT_S),
-        functools.partial(RtuServer, writable=STATION_REGISTERS),
-        frozenset(STATION_REGISTERS),
-    ),
-    Dialect("ascii", functools.partial(AsciiLinePlc, turn_s=0.005), AsciiPlc, frozenset({*range(11), *range(16, 19), 21, 23})),
+client = functools.partial(ModbusRtuPlc, timeout_s=TIMEOUT_S)
+client23 = functools.partial(ModbusRtuPlc, timeout_s=TIMEOUT_S, fc23=True)
+server = functools.partial(ModbusServerPlc, baudrate=115200, timeout_s=UNHEARD_S)
+lines = functools.partial(AsciiLinePlc, turn_s=0.005)
+polled = functools.partial(RtuServer, writable=STATION_REGISTERS)
+LINES_CARRY = frozenset({*range(11), *range(16, 19), 21, 23})
+SIMULATED = (
+    Dialect("modbus-client", client, polled),
+    Dialect("modbus-client-fc23", client23, polled),
+    Dialect("modbus-server", server, functools.partial(RtuClient, patience_s=0.1)),
+    Dialect("modbus-server-fc23", server, functools.partial(RtuClient, patience_s=0.1, fc23=True)),
+    Dialect("ascii", lines, AsciiPlc, carries=LINES_CARRY),
+)
+FOREIGN = (
+    Dialect("modbus-client-of-libmodbus", client, foreign=functools.partial(libmodbus, role="server")),
+    Dialect("modbus-client-of-pymodbus", client, foreign=PymodbusServer),
+    Dialect("modbus-client-fc23-of-libmodbus", client23, foreign=functools.partial(libmodbus, role="server")),
+    Dialect("modbus-client-fc23-of-pymodbus", client23, foreign=PymodbusServer),
+    Dialect("modbus-server-for-libmodbus", server, foreign=functools.partial(libmodbus, role="client")),
+    Dialect("modbus-server-for-libmodbus-fc23", server, foreign=functools.partial(libmodbus, role="client23")),
+    Dialect("modbus-server-for-pymodbus", server, foreign=PymodbusClient),
+    Dialect("modbus-server-for-pymodbus-fc23", server, foreign=functools.partial(PymodbusClient, fc23=True)),
+    Dialect("ascii-of-another", lines, foreign=ascii_lines, carries=LINES_CARRY),
 )
 
 RESULT = PlcResult(42, True, 1, 3, 0.9981, 2, 700, (10, 20, 30, 40), 87, 12, 0x9F3A)
@@ -70,12 +93,13 @@ IDLE = StationSignals(6, 1, 12, 0x9F3A, NO_RESULT, 0, CommandStatus.IDLE, 0, 0)
 
 
 class Bench:
-    """A simulated PLC at the far end of a pseudo terminal, turning in a thread, and the link under test."""
+    """A PLC at the far end of a pseudo terminal, turning in a thread, and the link under test."""
 
     def __init__(self, dialect: Dialect, port: Path) -> None:
         self.dialect, self.port = dialect, port
-        self.registers = [0] * COMMAND_REGISTERS.stop
-        self.far_end = dialect.far_end(self.registers)
+        self.foreign = dialect.foreign(port.with_name("foreign")) if dialect.foreign else None
+        self.registers: Any = self.foreign or [0] * COMMAND_REGISTERS.stop
+        self.far_end: FarEnd = self.foreign or dialect.simulated(self.registers)
         self.spoil: Callable[[bytes], bytes] = lambda data: data
         self.program: PlcProgram | None = None
         self.now_s: float | None = None
@@ -101,10 +125,12 @@ class Bench:
         self.plc.close()
         if not self._ended.is_set():
             self.pull()
+        if self.foreign:
+            self.foreign.close()
 
     def _turn(self) -> None:
         while not self._ended.is_set():
-            select.select([self._terminal.fileno()], [], [], 0.005)
+            select.select([self._terminal, *([self.foreign] if self.foreign else [])], [], [], 0.005)
             self._terminal.write(self.spoil(self.far_end.receive(self._terminal.read(), time.monotonic())))
             if self.program:
                 station = self.registers[: STATION_REGISTERS.stop]
@@ -139,12 +165,19 @@ class Bench:
         self.until(lambda _: True)
 
 
-@pytest.fixture(params=DIALECTS, ids=lambda dialect: dialect.name)
+def named(dialect: Dialect) -> str:
+    return dialect.name
+
+
+@pytest.fixture(params=SIMULATED + FOREIGN, ids=named)
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     made = Bench(request.param, tmp_path / "plc")
     yield made
     made.close()
 
+
+to_the_simulated_one = pytest.mark.parametrize("bench", SIMULATED, ids=named, indirect=True)
+"""What depends on the station's end alone."""
 
 # What is said.
 

@@ -1,6 +1,6 @@
 """A whole simulated line: the PLC at the far end of a pseudo terminal, its conveyor, and the camera's scene, in a process of its own.
 
-SimulatedLine (in the station's process)  --pipe-->  Line: Terminal - RtuServer or AsciiPlc - PlcProgram - PictureConveyor --> Scene
+SimulatedLine (in the station's process)  --pipe-->  Line: Terminal - Rtu(Server|Client) | AsciiPlc - PlcProgram - PictureConveyor --> Scene
 """
 
 import contextlib
@@ -27,12 +27,14 @@ from drivers.simulated.conveyor import Image, Picture, PictureConveyor, folder_p
 from drivers.simulated.judge import STATION_REGISTERS
 from drivers.simulated.parts import CLASSES
 from drivers.simulated.plc import COMMAND_REGISTERS, Batch, PlcProgram
+from drivers.simulated.rtu_client import RtuClient
 from drivers.simulated.rtu_server import RtuServer
 from drivers.simulated.scene import Scene
 
 SCAN_S = 0.01
 START_TIMEOUT_S = 60.0
 ANSWER_TIMEOUT_S = 30.0
+Link = Literal["modbus-rtu", "modbus-rtu-server", "ascii"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class LineSpec:
     Attributes:
         port: the path at which the station finds its serial port; a link that the line makes and removes.
         directory, serial: where the camera's scene is, and the camera's serial number.
-        link: the dialect, `modbus-rtu` or `ascii`.
+        link: the dialect: `modbus-rtu`, in which the station polls, `modbus-rtu-server`, in which it is polled, or `ascii`.
         deadline_ms: the recipes' deadline, by which the PLC judges the heartbeat.
         part_timeout_s: from the trigger to the answer; after it the part is rejected without one.
         interval_s: from a part's end to the next part.
@@ -70,7 +72,7 @@ class LineSpec:
     batches: tuple[BatchSpec, ...]
     deadline_ms: int
     part_timeout_s: float
-    link: Literal["modbus-rtu", "ascii"] = "modbus-rtu"
+    link: Link = "modbus-rtu"
     interval_s: float = 0.05
     defective: float = 0.08
     seed: int = 1
@@ -143,7 +145,7 @@ class Line:
             interval_s=spec.interval_s,
         )
         self._registers = [0] * COMMAND_REGISTERS.stop
-        self._server = AsciiPlc(self._registers) if spec.link == "ascii" else RtuServer(self._registers, writable=STATION_REGISTERS)
+        self._dialect = _dialect(spec.link, self._registers)
         self._terminal = Terminal(spec.port)
 
     def __enter__(self) -> Self:
@@ -160,11 +162,11 @@ class Line:
     def turn(self, also: Sequence[Connection] = ()) -> None:
         """Waits for bytes, for one of `also` or for the next scan, answers what came, and scans once."""
         select.select([self._terminal.fileno(), *(pipe.fileno() for pipe in also)], [], [], SCAN_S)
-        if answer := self._server.receive(self._terminal.read(), time.monotonic()):
+        if answer := self._dialect.receive(self._terminal.read(), time.monotonic()):
             self._terminal.write(answer)
         station = self._registers[STATION_REGISTERS.start : STATION_REGISTERS.stop]
         self._registers[COMMAND_REGISTERS.start : COMMAND_REGISTERS.stop] = self._program.scan(station, time.monotonic())
-        if said := self._server.speak(time.monotonic()):
+        if said := self._dialect.speak(time.monotonic()):
             self._terminal.write(said)
 
     def counts(self) -> dict[str, Any]:
@@ -178,6 +180,12 @@ class Line:
         """Pulls the cable and stops the conveyor."""
         self._terminal.close()
         self._conveyor.close()
+
+
+def _dialect(link: Link, registers: list[int]) -> AsciiPlc | RtuClient | RtuServer:
+    if link == "ascii":
+        return AsciiPlc(registers)
+    return RtuServer(registers, writable=STATION_REGISTERS) if link == "modbus-rtu" else RtuClient(registers)
 
 
 def pictures(batch: BatchSpec, spec: LineSpec) -> Iterator[Picture]:
