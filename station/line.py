@@ -314,9 +314,10 @@ class Line:
             if self._ledger_knows(sequence):
                 self._note("trigger refused", f"part {sequence} was answered long ago, or with another part id")
                 return []
-        if self.state not in EXECUTING or is_ahead(last, sequence):
+        ahead = is_ahead(last, sequence)
+        if self.state not in EXECUTING or ahead:
             self._last_sequence = sequence
-        return [self._answer(self._waiting, None, f"part {sequence} does not follow part {last}")]
+        return [self._answer(self._waiting, None, f"part {sequence} does not follow part {last}", of_job=ahead)]
 
     def _awaits_frame(self, sequence: int) -> bool:
         return self._matching.awaits(sequence) or any(match.count.sequence == sequence for match in self._due)
@@ -385,15 +386,18 @@ class Line:
         except Exception as error:  # noqa: BLE001 - as for a part: the line stops, here before one comes
             self._fail(ErrorCode.INSPECTION, f"{type(error).__name__}: {error}; reset when the device is well again")
 
-    def _answer(self, count: Count, frame: Frame | None, detail: str) -> Answered:
-        """Inspects the part's frame, judges, commits, and only then queues the answer for the wire."""
+    def _answer(self, count: Count, frame: Frame | None, detail: str, *, of_job: bool = True) -> Answered:
+        """Inspects the part's frame, judges, commits, and only then queues the answer for the wire.
+
+        `of_job`: whether the number is one of this job's; a number from before it is answered, and belongs to no job's count.
+        """
         self._stop_on_causes()
         inspection = None
         if frame is not None and self.state in EXECUTING:
             inspection, detail = self._inspect(frame)
         inspector = self._changeover.inspector
         part = Part(
-            job_id=self._job_id if self.state in EXECUTING else 0,
+            job_id=self._job_id if self.state in EXECUTING and of_job else 0,
             sequence=count.sequence,
             part_id=count.part_id,
             triggered_ns=count.heard_ns,
