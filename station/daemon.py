@@ -23,6 +23,7 @@ from drivers.discrete_lines import DiscreteLines
 from drivers.genicam import GenicamCamera
 from drivers.isolated import IsolatedCamera
 from drivers.modbus_rtu import ModbusRtuPlc
+from drivers.modbus_server import ModbusServerPlc
 from drivers.plc import Command, ErrorCode, Plc
 from drivers.simulated.line import BatchSpec, LineError, LineSpec, SimulatedLine
 from station import inspector, ledger, recipe
@@ -385,9 +386,23 @@ def _dialect(config: StationConfig, simulated: SimulatedLine | None) -> Plc:
             turn_s=_TURN_S,
             simulated=simulated is not None,
         )
+    if plc.role == "server":
+        return ModbusServerPlc(
+            port,
+            unit=plc.unit,
+            baudrate=plc.baudrate or 19_200,
+            parity=plc.parity or "E",
+            base=plc.base,
+            rs485=plc.rs485,
+            timeout_s=plc.timeout_ms / 1e3,
+            turn_s=_TURN_S,
+            simulated=simulated is not None,
+        )
     return ModbusRtuPlc(
         port,
         unit=plc.unit,
+        fc23=plc.fc23,
+        rs485=plc.rs485,
         baudrate=plc.baudrate or 19_200,
         parity=plc.parity or "E",
         base=plc.base,
@@ -411,7 +426,8 @@ def _simulated_line(home: Home, config: StationConfig, parts: int | None) -> Sim
         noise=simulation.noise,
         seed=simulation.seed,
         interval_s=simulation.interval_ms / 1e3,
-        link=config.plc.link,
+        link="modbus-rtu-server" if config.plc.role == "server" else config.plc.link,
+        counting=config.trigger,
         deadline_ms=deadline_ms,
         part_timeout_s=(deadline_ms + config.camera.frame_window_ms) / 1e3 + 1,
     )

@@ -69,6 +69,26 @@ def test_a_line_that_speaks_ascii_answers_every_part_too(tmp_path: Path) -> None
     assert summary["audit"]["ok"]
 
 
+@pytest.mark.parametrize(
+    "site",
+    [
+        {"trigger": "hardware"},
+        {"trigger": "free", "camera": {"trigger_source": "Line0"}},
+        {"plc": {"role": "server"}},
+        {"plc": {"fc23": True}},
+    ],
+    ids=["hardware", "free", "server", "fc23"],
+)
+def test_whoever_counts_and_whoever_polls_every_part_is_answered_once(site: dict[str, Any], tmp_path: Path) -> None:
+    batches = [{"recipe": 1, "pictures": "bulb", "parts": 8}, {"recipe": 2, "pictures": "iron", "parts": 4}]
+    home = make_home(tmp_path / "home", simulation={"batches": batches, "defective": 0.33, "interval_ms": 0, "seed": 5}, **site)
+    summary = station(home, "run", "--parts", "12")
+    assert summary["plc"]["triggers"] == summary["plc"]["answered"] == summary["plc"]["acknowledged"] == 12
+    assert (summary["plc"]["violations"], summary["plc"]["escapes"], summary["plc"]["timeouts"]) == ([], [], 0)
+    assert summary["pass"] >= 4
+    assert summary["audit"]["ok"], summary["audit"]["findings"]
+
+
 def test_a_replay_of_the_recording_decides_the_same(run: tuple[Path, dict[str, Any]]) -> None:
     home, _ = run
     replay = station(home, "replay", recording(home))

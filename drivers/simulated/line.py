@@ -29,12 +29,13 @@ from drivers.simulated.parts import CLASSES
 from drivers.simulated.plc import COMMAND_REGISTERS, Batch, PlcProgram
 from drivers.simulated.rtu_client import RtuClient
 from drivers.simulated.rtu_server import RtuServer
-from drivers.simulated.scene import Scene
+from drivers.simulated.scene import Scene, tell
 
 SCAN_S = 0.01
 START_TIMEOUT_S = 60.0
 ANSWER_TIMEOUT_S = 30.0
 Link = Literal["modbus-rtu", "modbus-rtu-server", "ascii"]
+Counting = Literal["plc", "hardware", "free"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,8 @@ class LineSpec:
         port: the path at which the station finds its serial port; a link that the line makes and removes.
         directory, serial: where the camera's scene is, and the camera's serial number.
         link: the dialect: `modbus-rtu`, in which the station polls, `modbus-rtu-server`, in which it is polled, or `ascii`.
+        counting: who counts the parts: the PLC, and the station fires the camera; the PLC, and a sensor fires it (Line0); or nobody, and a
+            sensor fires it.
         deadline_ms: the recipes' deadline, by which the PLC judges the heartbeat.
         part_timeout_s: from the trigger to the answer; after it the part is rejected without one.
         interval_s: from a part's end to the next part.
@@ -73,6 +76,7 @@ class LineSpec:
     deadline_ms: int
     part_timeout_s: float
     link: Link = "modbus-rtu"
+    counting: Counting = "plc"
     interval_s: float = 0.05
     defective: float = 0.08
     seed: int = 1
@@ -143,6 +147,8 @@ class Line:
             deadline_ms=spec.deadline_ms,
             part_timeout_s=spec.part_timeout_s,
             interval_s=spec.interval_s,
+            fire=None if spec.counting == "plc" else lambda: tell(spec.directory, spec.serial, "line0"),
+            announces=spec.counting != "free",
         )
         self._registers = [0] * COMMAND_REGISTERS.stop
         self._dialect = _dialect(spec.link, self._registers)
