@@ -3,10 +3,14 @@
 One frame walks through these rooms, in `station run`, `station replay` and the tests alike:
 
     drivers.isolated     the camera process copies a frame into shared memory
-    line.Line.step       answers what was missed, fires the camera, waits for this part's frame
+    line.Line.step       one turn of the loop: what the PLC said last goes through these rooms, and the answer goes out
+    triggers             which parts it asks for: new ones, those it jumped over, old ones again
+    counting             whose frame it is, one part after the other: fires the camera, or matches what a sensor fired
+    judging              the part's one answer: inspected, judged, kept
     inspector            Frame -> Inspection: preprocess, classify, localize, measure
     failsafe.Gate        Inspection -> Result: the only room that can say PASS
     ledger               the result is on disk before anyone hears it
+    answers              one answer stands on the wire until it is acknowledged
     drivers.modbus_rtu   the PLC is told, and acknowledges
     publisher            after the answer: recordings
 
@@ -19,5 +23,7 @@ Processes and threads, and what each owns:
     daemon, prepare          for the length of a changeover: loads, verifies and warms the next Inspector
     simulated line           only where the PLC is simulated: the PLC and its conveyor, at the far end of a pseudo terminal
 
-State has one owner each: the line's state and sequence in `Line`, recipe and network in one immutable `Inspector`, history in SQLite.
+State has one owner each: `Condition` the line's state and the causes of error, `Numbering` the last part's number, the three ways of
+`counting` the parts that wait, `Judging` the job, `Answers` what the result registers say, `Handshake` the command under way and the recipe
+asked for, `Changeover` the inspector, which is recipe and network in one immutable object, `Wire` what the PLC said; history is in SQLite.
 """

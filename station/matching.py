@@ -37,6 +37,8 @@ class Match:
     count: Count
     frame: Frame | None
     detail: str = ""
+    of_job: bool = True
+    """False for a number from before the job that runs: it is answered, and belongs to no job's count."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,7 @@ class Rules(RuleBasedStateMachine):
         self.judged: set[int] = set()
         self.answered: set[tuple[int, int, str]] = set()
         self.heard = self.checked = 0
+        self.asked_anew = 0
         self.has_jumped = False
         self.before = StationSignals(1, 0, 0, 0, PlcResult(0, False, 0, 0, 0.0, 0, 0, (0, 0, 0, 0), 0, 0, 0), 0, CommandStatus.IDLE, 0, 0)
         self.starts: set[int] = set()
@@ -85,7 +86,7 @@ class Rules(RuleBasedStateMachine):
 
     def trigger(self, sequence: int, part_id: str = "") -> None:
         self.has_jumped |= sequence - self.bench.plc.trigger.sequence > MOST_MISSED  # what lies between belongs to nobody
-        self.standing = None  # a number that is asked for anew may get another answer
+        self.asked_anew = sequence  # outside a job a number that is asked for anew gets another answer
         self.bench.plc.trigger = Trigger(sequence, part_id)
         self.turns(2)
 
@@ -213,6 +214,7 @@ class Rules(RuleBasedStateMachine):
             self.starts.add(standing.sequence)
         if state in (State.READY, *EXECUTING):
             assert signals.recipe_number, "rule 8: ready has a recipe"
+        if state is State.READY:
             assert self.bench.camera.state is CameraState.STREAMING or not self.bench.line.hears, "rule 8: ready has a camera"
         if state is State.ERROR:
             assert signals.error_code, "an error has a number"
@@ -221,9 +223,12 @@ class Rules(RuleBasedStateMachine):
         result = signals.result
         if not result.sequence:
             assert not result.passed, "rule 1: nothing is a reject"
+            self.standing = None
             return
-        if self.standing and self.standing.sequence == result.sequence:
-            assert result == self.standing, "rule 2: what stands does not change"
+        if self.standing and self.standing.sequence == result.sequence and result != self.standing:
+            assert result.sequence == self.asked_anew, "rule 2: what stands does not change"
+            assert not result.passed, "rule 1: and never from a reject to a PASS"
+            self.asked_anew = 0
         self.standing = result
         if result.passed:
             assert (result.reason, result.recipe_number > 0) == (Reason.GOOD, True), "rule 4: a PASS names its recipe"

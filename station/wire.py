@@ -1,0 +1,86 @@
+"""The exchanges with one PLC: what it said last and when, whether it is still there, and whether its program runs. Knows no part."""
+
+from collections.abc import Callable
+
+from drivers.plc import Plc, PlcError, PlcInput, StationSignals, Trigger
+
+PATIENCE_NS = 500_000_000
+"""So long may exchanges fail one after the other, as noise makes them, before the wire counts as cut."""
+
+
+class Wire:
+    """Owns the wire to one PLC. Times are the monotonic clock's.
+
+    Attributes:
+        hears: the last exchange went well.
+        heard: what the PLC said last; None before the first exchange that went well, and from when the wire counts as cut.
+        begun_ns, heard_ns: when the exchange began and ended that `heard` is from.
+    """
+
+    def __init__(self, plc: Plc, clock: Callable[[], int]) -> None:
+        """Says nothing yet."""
+        self.hears = False
+        self.heard: PlcInput | None = None
+        self.begun_ns = self.heard_ns = clock()
+        self._plc, self._clock = plc, clock
+        self._unheard_since_ns: int | None = self.heard_ns
+        self._triggers: tuple[Trigger, ...] = ()
+        self._heartbeat: int | None = None
+        self._moved_ns = self.heard_ns
+        self._restarted = ""
+
+    def exchange(self, signals: StationSignals) -> None:
+        """Tells the PLC and hears it; one that fails is borne for a while.
+
+        Raises:
+            PlcError: the wire is cut.
+        """
+        begun_ns = self._clock()
+        try:
+            heard = self._plc.exchange(signals)
+        except PlcError:
+            self.hears = False
+            now_ns = self._clock()
+            self._unheard_since_ns = now_ns if self._unheard_since_ns is None else self._unheard_since_ns
+            if now_ns - self._unheard_since_ns > PATIENCE_NS:
+                self.heard = None
+                raise
+            return
+        self.hears, self._unheard_since_ns = True, None
+        self.heard, self._triggers = heard, heard.triggers
+        self.begun_ns, self.heard_ns = begun_ns, self._clock()
+        self._see(heard.heartbeat)
+
+    def triggers(self) -> tuple[Trigger, ...]:
+        """The triggers of the last exchange, oldest first, once: what was heard once is not heard again because the next one failed."""
+        triggers, self._triggers = self._triggers, ()
+        return triggers
+
+    def restarted(self) -> str:
+        """Words when the PLC's heartbeat has moved since the last call as only a restarted PLC's does; else empty."""
+        restarted, self._restarted = self._restarted, ""
+        return restarted
+
+    @property
+    def stands_still_ns(self) -> int:
+        """For how long the PLC's heartbeat had not moved in the last exchange."""
+        return self.heard_ns - self._moved_ns
+
+    def begin_to_watch(self, now_ns: int) -> None:
+        """How long its heartbeat stood still before does not count."""
+        self._moved_ns = now_ns
+
+    def close(self) -> None:
+        """See `Plc.close`."""
+        self._plc.close()
+
+    def _see(self, heartbeat: int) -> None:
+        before, since_ns = self._heartbeat, self._moved_ns
+        if heartbeat == before:
+            return
+        self._heartbeat, self._moved_ns = heartbeat, self.heard_ns
+        if before is None:
+            return
+        steps, possible = (heartbeat - before) % 65_536, 50 + 2 * (self.heard_ns - since_ns) // 1_000_000
+        if possible < steps < 65_535:  # faster than any scan, and no toggling bit
+            self._restarted = f"the PLC was restarted: its heartbeat fell from {before} to {heartbeat}"

@@ -1,0 +1,38 @@
+"""Which part numbers a trigger asks for: each trigger is heard once, and one owner knows the last number."""
+
+import pytest
+
+from station.numbering import Numbering
+
+
+def met(last: int, standing: int) -> Numbering:
+    numbering = Numbering(last)
+    numbering.meet(standing)
+    return numbering
+
+
+def test_a_trigger_that_stands_is_heard_once() -> None:
+    numbering = met(0, 0)
+    assert [numbering.is_new(sequence) for sequence in (0, 1, 1, 2, 1)] == [False, True, False, True, True]
+
+
+def test_a_trigger_that_stood_there_when_the_station_came_is_old_when_it_was_the_last_part() -> None:
+    assert not met(7, 7).is_new(7)
+    assert met(7, 8).is_new(8)
+
+
+@pytest.mark.parametrize(("standing", "following"), [(7, 8), (8, 8), (5000, 1), (0, 1)])
+def test_a_numbering_that_does_not_go_on_from_the_last_part_begins_anew(standing: int, following: int) -> None:
+    assert met(7, standing).give() == following
+
+
+def test_what_was_jumped_over_is_asked_for_too() -> None:
+    numbering = met(7, 7)
+    assert numbering.take(10) == (8, 9, 10)
+    assert numbering.last == 10
+
+
+def test_a_number_that_does_not_follow_changes_nothing() -> None:
+    numbering = met(7, 7)
+    assert numbering.take(3) is None
+    assert numbering.last == 7

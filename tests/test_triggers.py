@@ -1,0 +1,177 @@
+"""Several triggers in one exchange, as a PLC that polls the station and a line of text can say them: each part has one answer, and no part
+is shown another one's picture."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scripted_line import MS, Bench, ScriptedPlc
+
+from drivers.camera import CameraState, Frame
+from drivers.plc import Command, ErrorCode, PlcInput, StationSignals, Trigger
+from station.inspection import Result
+from station.line import Counting, LineSettings
+from station.state import State
+
+
+@dataclass
+class HastyPlc(ScriptedPlc):
+    """Says `before` the standing trigger what it had triggered since the last exchange."""
+
+    before: tuple[Trigger, ...] = field(default_factory=tuple)
+
+    def exchange(self, signals: StationSignals) -> PlcInput:
+        said = super().exchange(signals)
+        before, self.before = self.before, ()
+        return replace(said, triggers=(*before, *said.triggers))
+
+
+Make = Callable[..., Bench]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    made: list[Bench] = []
+
+    def bench(counting: Counting = "plc") -> Bench:
+        settings = LineSettings(
+            frame_window_ns=100 * MS, acknowledge_ns=100 * MS, heartbeat_ns=0, counting=counting, count_delay_ns=30 * MS
+        )
+        made.append(Bench(tmp_path, settings=settings, plc=HastyPlc()))
+        made[-1].run()
+        return made[-1]
+
+    yield bench
+    for one in made:
+        one.line.close()
+
+
+def trigger(bench: Bench, *triggers: Trigger) -> None:
+    assert isinstance(bench.plc, HastyPlc)
+    *bench.plc.before, bench.plc.trigger = triggers
+    bench.plc.before = tuple(bench.plc.before)
+
+
+def shoot(bench: Bench, frame_id: int, missed: int = 0) -> None:
+    bench.camera.frames.append(Frame(np.zeros((8, 8), np.uint8), "Mono8", frame_id, missed, bench.clock.now_ns))
+
+
+def said(results: list[Result]) -> list[tuple[int, str, str]]:
+    return [(result.sequence, result.part_id, result.reason.name) for result in results]
+
+
+def test_a_part_that_was_overtaken_has_gone_by_and_is_not_shown_its_neighbour(make: Make) -> None:
+    bench = make()
+    trigger(bench, Trigger(1, "A1"), Trigger(2, "A2"), Trigger(3, "A3"))
+    assert said(bench.turn(4)) == [(1, "A1", "MISSED_FRAME"), (2, "A2", "MISSED_FRAME"), (3, "A3", "GOOD")]
+    assert bench.camera.fired == 1
+
+
+def test_a_part_that_is_overtaken_while_it_waits_for_its_camera_is_missed(make: Make) -> None:
+    bench = make()
+    bench.camera.state = CameraState.OPENING
+    trigger(bench, Trigger(1, "A1"))
+    assert bench.turn(3) == []
+    trigger(bench, Trigger(2, "A2"))
+    waiting = bench.turn(3)
+    bench.camera.state = CameraState.STREAMING
+    assert said(waiting + bench.turn(3)) == [(1, "A1", "MISSED_FRAME"), (2, "A2", "GOOD")]
+    assert bench.camera.fired == 1
+
+
+def test_a_part_that_waits_for_its_camera_fails_when_the_line_is_stopped(make: Make) -> None:
+    bench = make()
+    bench.camera.state = CameraState.OPENING
+    trigger(bench, Trigger(1, "A1"))
+    assert bench.turn(3) == []
+    bench.line.command(Command.STOP, 0, lambda _code, _why: None)
+    assert said(bench.turn(2)) == [(1, "A1", "NOT_RUNNING")]
+    assert bench.camera.fired == 0
+
+
+def test_a_numbering_that_begins_anew_while_the_first_part_waits_is_an_error_and_the_part_is_answered(make: Make) -> None:
+    bench = make()
+    bench.camera.state = CameraState.OPENING
+    trigger(bench, Trigger(1))
+    bench.turn(3)
+    trigger(bench, Trigger(0))
+    assert said(bench.turn(3)) == [(1, "", "NOT_RUNNING")]
+    assert (bench.line.state, set(bench.line.causes)) == (State.ERROR, {ErrorCode.PLC_RESTARTED})
+
+
+@pytest.mark.parametrize("counting", ["plc", "hardware"])
+@pytest.mark.parametrize("stands", [True, False])
+def test_what_was_heard_before_a_disturbed_telegram_is_not_heard_again(make: Make, counting: Counting, stands: bool) -> None:
+    bench = make(counting)
+    if stands:
+        bench.say(Command.STOP)
+    trigger(bench, Trigger(1), Trigger(2))
+    bench.turn(1)
+    bench.plc.broken = True
+    bench.turn(3)
+    bench.plc.broken = False
+    bench.turn(50)
+    rows = bench.audit()
+    assert (rows.parts, rows.acknowledged, rows.ok) == (2, 2, True)
+    assert [
+        before.result.sequence
+        for before, after in zip(bench.plc.heard, bench.plc.heard[1:], strict=False)
+        if before.result.sequence != after.result.sequence
+    ] == [0, 1]
+
+
+@pytest.mark.parametrize("counting", ["plc", "hardware"])
+def test_a_number_that_is_said_twice_in_one_exchange_is_one_part(make: Make, counting: Counting) -> None:
+    bench = make(counting)
+    trigger(bench, Trigger(1), Trigger(2), Trigger(1))
+    assert sorted(result.sequence for result in bench.turn(50)) == [1, 2]
+
+
+def test_every_count_of_one_exchange_has_its_own_frame_and_part_id(make: Make) -> None:
+    bench = make("hardware")
+    shoot(bench, 1)
+    shoot(bench, 2)
+    trigger(bench, Trigger(1, "A1"), Trigger(2, "A2"))
+    assert said(bench.turn(50)) == [(1, "A1", "GOOD"), (2, "A2", "GOOD")]
+
+
+def test_a_frame_that_waits_for_its_inspection_is_no_picture_for_the_recipe_after(make: Make) -> None:
+    bench = make("hardware")
+    bench.say(Command.STOP)
+    bench.say(Command.UNPREPARE_RECIPE)
+    bench.line.command(Command.PREPARE_RECIPE, 1, lambda _code, _why: None)
+    bench.turn(3)
+    bench.say(Command.START_CONTINUOUS)
+    for frame_id in (1, 2, 3):
+        shoot(bench, frame_id)
+    trigger(bench, Trigger(1), Trigger(2), Trigger(3))
+    answered: list[Result] = []
+    while not answered:
+        answered += bench.turn()
+    bench.line.command(Command.PREPARE_RECIPE, 2, lambda _code, _why: None)
+    answered += bench.turn(3)
+    assert [(result.sequence, result.reason.name, result.recipe_number) for result in answered] == [
+        (1, "GOOD", 1),
+        (2, "MISSED_FRAME", 2),
+        (3, "MISSED_FRAME", 2),
+    ]
+    assert "recipe was changed" in answered[-1].detail
+
+
+def test_the_heartbeat_goes_on_while_many_lost_frames_are_answered(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = make("free")
+    append = bench.ledger.append
+
+    def slow(result: Result, created_ns: int) -> int:
+        bench.clock.now_ns += 10 * MS
+        return append(result, created_ns)
+
+    monkeypatch.setattr(bench.ledger, "append", slow)
+    shoot(bench, 1)
+    bench.turn(2)
+    shoot(bench, 100, missed=98)
+    turns = [bench.turn() for _ in range(20)]
+    assert [result.sequence for turn in turns for result in turn] == [*range(2, 101)]
+    assert max(map(len, turns)) <= 21
