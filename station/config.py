@@ -161,9 +161,7 @@ class StationConfig(Model):
         if self.plc.link == "ascii" and (server or self.plc.fc23):
             raise ValueError("plc.role and plc.fc23 are Modbus RTU's; remove them, or use link: modbus-rtu")
         if self.plc.link == "ascii" and self.plc.rs485:
-            raise ValueError(
-                "plc.rs485 is Modbus RTU's: in ASCII lines both ends speak at any time, on a full-duplex port; remove it"
-            )
+            raise ValueError("plc.rs485 is Modbus RTU's: in ASCII lines both ends speak at any time, on a full-duplex port; remove it")
         if self.simulation and self.plc.port == SIMULATED and self.trigger == "free" and not self.camera.trigger_source:
             raise ValueError("the simulated line fires its camera by a sensor: with trigger: free add camera.trigger_source: Line0")
         if server and self.plc.fc23:
