@@ -4,6 +4,7 @@ is shown another one's picture."""
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from scripted_line import MS, Bench, ScriptedPlc
 from drivers.camera import CameraState, Frame
 from drivers.plc import Command, ErrorCode, PlcInput, StationSignals, Trigger
 from station.inspection import Result
+from station.inspector import Inspector
 from station.line import Counting, LineSettings
 from station.state import State
 
@@ -129,49 +131,39 @@ def test_a_number_that_is_said_twice_in_one_exchange_is_one_part(make: Make, cou
     assert sorted(result.sequence for result in bench.turn(50)) == [1, 2]
 
 
-def test_every_count_of_one_exchange_has_its_own_frame_and_part_id(make: Make) -> None:
+def test_a_number_that_is_said_again_while_it_waits_for_its_inspection_is_one_part(make: Make) -> None:
     bench = make("hardware")
-    shoot(bench, 1)
-    shoot(bench, 2)
-    trigger(bench, Trigger(1, "A1"), Trigger(2, "A2"))
-    assert said(bench.turn(50)) == [(1, "A1", "GOOD"), (2, "A2", "GOOD")]
-
-
-def test_a_frame_that_waits_for_its_inspection_is_no_picture_for_the_recipe_after(make: Make) -> None:
-    bench = make("hardware")
-    bench.say(Command.STOP)
-    bench.say(Command.UNPREPARE_RECIPE)
-    bench.line.command(Command.PREPARE_RECIPE, 1, lambda _code, _why: None)
-    bench.turn(3)
-    bench.say(Command.START_CONTINUOUS)
     for frame_id in (1, 2, 3):
         shoot(bench, frame_id)
     trigger(bench, Trigger(1), Trigger(2), Trigger(3))
     answered: list[Result] = []
     while not answered:
         answered += bench.turn()
-    bench.line.command(Command.PREPARE_RECIPE, 2, lambda _code, _why: None)
-    answered += bench.turn(3)
-    assert [(result.sequence, result.reason.name, result.recipe_number) for result in answered] == [
-        (1, "GOOD", 1),
-        (2, "MISSED_FRAME", 2),
-        (3, "MISSED_FRAME", 2),
-    ]
-    assert "recipe was changed" in answered[-1].detail
+    trigger(bench, Trigger(3), Trigger(2), Trigger(3))
+    assert [result.sequence for result in answered + bench.turn(50)] == [1, 2, 3]
 
 
-def test_the_heartbeat_goes_on_while_many_lost_frames_are_answered(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = make("free")
-    append = bench.ledger.append
+def test_a_number_from_before_is_answered_and_belongs_to_no_job(make: Make) -> None:
+    bench = make()
+    bench.part(500)
+    assert bench.part(200).job_id == 0
+    assert bench.part(501).job_id == 1
 
-    def slow(result: Result, created_ns: int) -> int:
-        bench.clock.now_ns += 10 * MS
-        return append(result, created_ns)
 
-    monkeypatch.setattr(bench.ledger, "append", slow)
+def test_a_part_triggered_before_its_recipe_was_told_to_be_ready_does_not_pass(make: Make) -> None:
+    bench = make()
+    bench.hold = True
+    bench.say(Command.PREPARE_RECIPE, 2)
+    assert bench.held
+    bench.held.set_result(cast(Inspector, bench.inspectors[2]))
+    trigger(bench, Trigger(1))
+    assert said(bench.turn(2)) == [(1, "", "WRONG_RECIPE")]
+    assert bench.part(2).recipe_number == 2
+
+
+def test_every_count_of_one_exchange_has_its_own_frame_and_part_id(make: Make) -> None:
+    bench = make("hardware")
     shoot(bench, 1)
-    bench.turn(2)
-    shoot(bench, 100, missed=98)
-    turns = [bench.turn() for _ in range(20)]
-    assert [result.sequence for turn in turns for result in turn] == [*range(2, 101)]
-    assert max(map(len, turns)) <= 21
+    shoot(bench, 2)
+    trigger(bench, Trigger(1, "A1"), Trigger(2, "A2"))
+    assert said(bench.turn(50)) == [(1, "A1", "GOOD"), (2, "A2", "GOOD")]
