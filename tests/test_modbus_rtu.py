@@ -26,6 +26,7 @@ from drivers.serial_port import open_port
 from drivers.simulated.rtu_server import RtuServer
 
 TIMEOUT_S = 0.1
+PATIENT_S = 5.0
 SLACK_S = 1.0
 """What a loaded machine may add to a bounded wait."""
 
@@ -248,6 +249,21 @@ def plc(far_end: FarEnd, clock: Clock) -> Iterator[ModbusRtuPlc]:
 
 
 @pytest.fixture
+def patient(far_end: FarEnd, clock: Clock) -> Iterator[ModbusRtuPlc]:
+    """For a line that works, on a machine that may be slow."""
+    link = ModbusRtuPlc(str(far_end.port), timeout_s=PATIENT_S, clock=clock)
+    yield link
+    link.close()
+
+
+@pytest.fixture
+def patient23(far_end: FarEnd, clock: Clock) -> Iterator[ModbusRtuPlc]:
+    link = ModbusRtuPlc(str(far_end.port), fc23=True, timeout_s=PATIENT_S, clock=clock)
+    yield link
+    link.close()
+
+
+@pytest.fixture
 def plc23(far_end: FarEnd, clock: Clock) -> Iterator[ModbusRtuPlc]:
     link = ModbusRtuPlc(str(far_end.port), fc23=True, timeout_s=TIMEOUT_S, clock=clock)
     yield link
@@ -263,9 +279,8 @@ def failure(plc: ModbusRtuPlc) -> str:
     return str(caught.value)
 
 
-def recovers(plc: ModbusRtuPlc, far_end: FarEnd, clock: Clock) -> bool:
-    """True when the link works again once its pause is over and the PLC is well; a loaded machine may lose an answer more."""
-    far_end.reply = good_plc
+def works(plc: ModbusRtuPlc, clock: Clock) -> bool:
+    """True when the link says what the PLC said; a loaded machine may lose an answer more."""
     until_s = time.monotonic() + 10
     while True:
         clock.now_s += 10
@@ -275,33 +290,39 @@ def recovers(plc: ModbusRtuPlc, far_end: FarEnd, clock: Clock) -> bool:
             assert time.monotonic() < until_s
 
 
+def recovers(plc: ModbusRtuPlc, far_end: FarEnd, clock: Clock) -> bool:
+    """True when the link works again once its pause is over and the PLC is well."""
+    far_end.reply = good_plc
+    return works(plc, clock)
+
+
 # A line that works.
 
 
-def test_an_exchange_carries_both_blocks(far_end: FarEnd, plc: ModbusRtuPlc) -> None:
+def test_an_exchange_carries_both_blocks(far_end: FarEnd, patient: ModbusRtuPlc) -> None:
     registers = [0] * 32 + COMMAND_BLOCK
     far_end.reply = simulated_server(registers)
-    assert plc.exchange(SIGNALS) == SAID
+    assert patient.exchange(SIGNALS) == SAID
     assert registers[:24] == encode_signals(SIGNALS)
 
 
-def test_an_exchange_is_one_write_of_the_whole_block_and_one_read(far_end: FarEnd, plc: ModbusRtuPlc) -> None:
+def test_an_exchange_is_one_write_of_the_whole_block_and_one_read(far_end: FarEnd, patient: ModbusRtuPlc) -> None:
     requests: list[bytes] = []
     far_end.reply = recording(requests, good_plc)
-    plc.exchange(SIGNALS)
+    patient.exchange(SIGNALS)
     words = b"".join(word.to_bytes(2, "big") for word in encode_signals(SIGNALS))
     assert requests == [telegram(1, 16, 0, 0, 0, 24, 48, *words), telegram(1, 3, 0, 32, 0, 14)]
 
 
-def test_with_fc23_an_exchange_is_one_telegram(far_end: FarEnd, plc23: ModbusRtuPlc) -> None:
+def test_with_fc23_an_exchange_is_one_telegram(far_end: FarEnd, patient23: ModbusRtuPlc) -> None:
     registers = [0] * 32 + COMMAND_BLOCK
     requests: list[bytes] = []
     far_end.reply = recording(requests, simulated_server(registers, base=0))
-    assert plc23.exchange(SIGNALS) == SAID
+    assert patient23.exchange(SIGNALS) == SAID
     words = b"".join(word.to_bytes(2, "big") for word in encode_signals(SIGNALS))
     assert requests == [telegram(1, 23, 0, 32, 0, 14, 0, 0, 0, 24, 48, *words)]
     assert registers[:24] == encode_signals(SIGNALS)
-    plc23.close()
+    patient23.close()
     assert [request[1] for request in requests] == [23, 23]
     assert registers[1] == 1
     assert registers[3:19] == [0] * 16
@@ -309,7 +330,7 @@ def test_with_fc23_an_exchange_is_one_telegram(far_end: FarEnd, plc23: ModbusRtu
 
 def test_with_fc23_unit_and_base_address_are_those_of_the_plc(far_end: FarEnd) -> None:
     far_end.reply = simulated_server([0] * 32 + COMMAND_BLOCK, unit=17, base=1000)
-    plc = ModbusRtuPlc(str(far_end.port), unit=17, base=1000, fc23=True)
+    plc = ModbusRtuPlc(str(far_end.port), unit=17, base=1000, fc23=True, timeout_s=PATIENT_S)
     assert plc.exchange(SIGNALS) == SAID
     plc.close()
 
@@ -317,14 +338,14 @@ def test_with_fc23_unit_and_base_address_are_those_of_the_plc(far_end: FarEnd) -
 @pytest.mark.parametrize("baudrate", [1200, 9600, 38400, 115200, 230400, 460800, 921600])
 @pytest.mark.parametrize("parity", ["N", "E", "O"])
 def test_every_rate_and_parity_is_spoken(far_end: FarEnd, baudrate: int, parity: str) -> None:
-    plc = ModbusRtuPlc(str(far_end.port), baudrate=baudrate, parity=parity, fc23=True)
+    plc = ModbusRtuPlc(str(far_end.port), baudrate=baudrate, parity=parity, fc23=True, timeout_s=PATIENT_S)
     assert plc.exchange(SIGNALS) == SAID
     plc.close()
 
 
 def test_a_station_that_comes_back_finds_the_line_again(far_end: FarEnd) -> None:
     for _ in range(3):
-        plc = ModbusRtuPlc(str(far_end.port), parity="E")
+        plc = ModbusRtuPlc(str(far_end.port), parity="E", timeout_s=PATIENT_S)
         assert plc.exchange(SIGNALS) == SAID
         plc.close()
 
@@ -332,13 +353,13 @@ def test_a_station_that_comes_back_finds_the_line_again(far_end: FarEnd) -> None
 def test_unit_and_base_address_are_those_of_the_plc(far_end: FarEnd) -> None:
     registers = [0] * 32 + COMMAND_BLOCK
     far_end.reply = simulated_server(registers, unit=17, base=1000)
-    plc = ModbusRtuPlc(str(far_end.port), unit=17, base=1000, baudrate=115200, parity="N", simulated=True)
+    plc = ModbusRtuPlc(str(far_end.port), unit=17, base=1000, baudrate=115200, parity="N", timeout_s=PATIENT_S, simulated=True)
     assert plc.exchange(SIGNALS) == SAID
     assert plc.simulated
     plc.close()
 
 
-def test_a_slow_answer_in_pieces_is_one_answer(far_end: FarEnd, plc: ModbusRtuPlc) -> None:
+def test_a_slow_answer_in_pieces_is_one_answer(far_end: FarEnd, patient: ModbusRtuPlc) -> None:
     def dribble(request: bytes) -> bytes:
         answer = good_plc(request)
         for at in range(len(answer) - 1):
@@ -346,7 +367,7 @@ def test_a_slow_answer_in_pieces_is_one_answer(far_end: FarEnd, plc: ModbusRtuPl
         return answer[-1:]
 
     far_end.reply = dribble
-    assert plc.exchange(SIGNALS) == SAID
+    assert patient.exchange(SIGNALS) == SAID
 
 
 # A line that does not.
@@ -473,7 +494,7 @@ def test_a_late_answer_is_not_taken_for_the_next_one(plc: ModbusRtuPlc, far_end:
 
 
 def test_a_pulled_cable_is_an_error_and_its_return_is_found(plc: ModbusRtuPlc, far_end: FarEnd, clock: Clock) -> None:
-    assert plc.exchange(SIGNALS) == SAID
+    assert works(plc, clock)
     far_end.pull()
     assert "was lost" in failure(plc)
     clock.now_s += 10
@@ -519,12 +540,12 @@ def test_a_silence_of_three_and_a_half_characters_parts_two_telegrams(far_end: F
     assert times_s[1] - times_s[0] > 3.5 * 11 / 1200
 
 
-def test_the_port_is_opened_for_one_only(plc: ModbusRtuPlc, far_end: FarEnd) -> None:
-    assert plc.exchange(SIGNALS) == SAID
+def test_the_port_is_opened_for_one_only(patient: ModbusRtuPlc, far_end: FarEnd) -> None:
+    assert patient.exchange(SIGNALS) == SAID
     second = ModbusRtuPlc(str(far_end.port), timeout_s=TIMEOUT_S)
     assert "cannot be opened" in failure(second)
     second.close()
-    assert plc.exchange(SIGNALS) == SAID
+    assert patient.exchange(SIGNALS) == SAID
 
 
 # The port's driver.
@@ -573,27 +594,27 @@ def test_random_answers_are_an_error_or_the_truth(answers: list[bytes]) -> None:
 # The end.
 
 
-def test_closing_leaves_the_plc_at_reject(far_end: FarEnd, plc: ModbusRtuPlc) -> None:
+def test_closing_leaves_the_plc_at_reject(far_end: FarEnd, patient: ModbusRtuPlc) -> None:
     registers = [0] * 32 + COMMAND_BLOCK
     far_end.reply = simulated_server(registers)
-    plc.exchange(SIGNALS)
-    plc.close()
+    patient.exchange(SIGNALS)
+    patient.close()
     assert registers[1] == 1
     assert registers[3:19] == [0] * 16
     assert registers[23] == 0
 
 
-def test_closing_again_does_not_touch_the_line(far_end: FarEnd, plc: ModbusRtuPlc) -> None:
-    plc.exchange(SIGNALS)
-    plc.close()
+def test_closing_again_does_not_touch_the_line(far_end: FarEnd, patient: ModbusRtuPlc) -> None:
+    patient.exchange(SIGNALS)
+    patient.close()
     requests: list[bytes] = []
     far_end.reply = recording(requests, silent)
-    plc.close()
+    patient.close()
     assert requests == []
 
 
-def test_closing_a_line_that_failed_leaves_it_alone(far_end: FarEnd, plc: ModbusRtuPlc) -> None:
-    plc.exchange(SIGNALS)
+def test_closing_a_line_that_failed_leaves_it_alone(far_end: FarEnd, plc: ModbusRtuPlc, clock: Clock) -> None:
+    assert works(plc, clock)
     requests: list[bytes] = []
     far_end.reply = recording(requests, silent)
     failure(plc)
@@ -601,7 +622,7 @@ def test_closing_a_line_that_failed_leaves_it_alone(far_end: FarEnd, plc: Modbus
     assert len(requests) == 1
 
 
-def test_closing_a_dead_line_raises_nothing(far_end: FarEnd, plc: ModbusRtuPlc) -> None:
-    plc.exchange(SIGNALS)
+def test_closing_a_dead_line_raises_nothing(far_end: FarEnd, patient: ModbusRtuPlc) -> None:
+    patient.exchange(SIGNALS)
     far_end.pull()
-    plc.close()
+    patient.close()

@@ -506,6 +506,7 @@ def test_a_plc_that_does_not_poll_is_an_error_until_it_polls_again(line: Line, p
 def test_what_was_written_long_before_the_plc_polls_again_counts_no_more(line: Line, plc: ModbusServerPlc, clock: Clock) -> None:
     poll(line, plc)
     clock.now_s += 1
+    assert "has not polled" in str(exchange(plc))
     assert "has not polled" in str(asked(line, plc, write(32, *range(14)))[1])
     clock.now_s += 2 * TIMEOUT_S + 0.001
     assert "has not polled" in str(exchange(plc))
