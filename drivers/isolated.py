@@ -10,7 +10,7 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
@@ -50,6 +50,7 @@ class IsolatedCamera:
         self._wanted: dict[str, Feature] | None = None
         self._generation = 0
         self._frames: deque[Frame] = deque()
+        self._emptying: deque[Iterator[None]] = deque()
         self._status = CameraStatus(CameraState.ABSENT, "not started")
         self._has_streamed = self._closed = False
         self._back_off_ns = SHORTEST_BACK_OFF_NS
@@ -75,6 +76,7 @@ class IsolatedCamera:
     def status(self) -> CameraStatus:
         """See `Camera.status`."""
         self._receive()
+        self._empty()
         now_ns = self._clock()
         if self._process is None:
             if self._wanted is not None and now_ns >= self._retry_at_ns:
@@ -127,6 +129,7 @@ class IsolatedCamera:
             self._status = self._counted(self._process)
             self._process.close()
         self._process = None
+        self._emptying.clear()
         self._closed = True
 
     def _leave(self, state: CameraState, detail: str) -> None:
@@ -179,6 +182,7 @@ class IsolatedCamera:
             case Pulse():
                 process.pulse = mmap.mmap(files[0], PULSE.size)
             case Ring(slots, slot_bytes):
+                self._give_up(process.ring)
                 process.ring = SharedRing(files[0], slots, slot_bytes)
             case Captured() if process.ring is not None:
                 if message.generation == self._generation:
@@ -218,6 +222,17 @@ class IsolatedCamera:
         process.kill()
         self._process = None
         self._retry_later(cause)
+        self._give_up(process.ring)
+        process.ring = None
+
+    def _give_up(self, ring: SharedRing | None) -> None:
+        if ring is not None:
+            self._emptying.append(ring.emptied())
+
+    def _empty(self) -> None:
+        """One slot of what was given up, so that no turn waits for all of it."""
+        if self._emptying and next(self._emptying[0], self) is self:
+            self._emptying.popleft()
 
     def _counted(self, process: "_Process") -> CameraStatus:
         """The status with what this process counted and measured."""

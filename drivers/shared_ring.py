@@ -3,6 +3,7 @@
 import mmap
 import os
 import weakref
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +58,13 @@ class SharedRing:
     def give_back(self, slot: int) -> None:
         """The reader's: frees the slot. One byte is stored, so any thread may do it."""
         self._memory[slot] = 0
+
+    def emptied(self) -> Iterator[None]:
+        """Gives the memory of the free slots back to the machine, one slot a step: at once it takes 10 ms for 16 pictures of 4 MB."""
+        for slot in range(self.slots):
+            if not self._memory[slot]:
+                self._memory.madvise(mmap.MADV_REMOVE, _pages(self.slots) + slot * _pages(self.slot_bytes), _pages(self.slot_bytes))
+            yield
 
 
 def _pages(size: int) -> int:

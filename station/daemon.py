@@ -16,6 +16,8 @@ from importlib.metadata import version
 from itertools import cycle, islice
 from typing import Any
 
+import structlog
+
 from drivers import discovery
 from drivers.ascii_line import AsciiLinePlc
 from drivers.camera import Camera, Feature
@@ -33,10 +35,12 @@ from station.health import Health
 from station.inspection import Result, Verdict
 from station.line import SOFTWARE_TRIGGER, Line, LineSettings
 from station.publisher import Publisher
+from station.real_time import real_time
 from station.report import percentiles
 
 Hear = Callable[[Result], None]
 """Called with every result after the turn in which it was answered."""
+_log = structlog.get_logger()
 _IDLE_S = 0.01
 _TURN_S = 0.005
 """So long a turn waits for the first byte where nothing else paces it."""
@@ -114,9 +118,17 @@ class Daemon:
 
         Nothing else moves the heartbeat or systemd's watchdog: when this loop hangs, PLC and service manager both see it.
         """
-        notifier = Notifier(os.environ.get("NOTIFY_SOCKET", ""))
         begun_ns = time.time_ns()
         tally = Tally()
+        with real_time() as refused:
+            if refused:
+                _log.warning(refused)
+            self._turn(stop, hear, tally, parts)
+        self.line.close()
+        return self._summary(tally, begun_ns if parts else None)
+
+    def _turn(self, stop: threading.Event, hear: Hear, tally: "Tally", parts: int | None) -> None:
+        notifier = Notifier(os.environ.get("NOTIFY_SOCKET", ""))
         while not stop.is_set() and not (parts and tally.parts >= parts and self._finished()):
             for result, frame in self.line.step():
                 tally.add(result)
@@ -131,8 +143,6 @@ class Daemon:
             if not self.line.hears:
                 stop.wait(_IDLE_S)
         notifier.stopping()
-        self.line.close()
-        return self._summary(tally, begun_ns if parts else None)
 
     def close(self) -> None:
         """Leaves the outputs at reject, first of all, and gives everything back."""

@@ -518,3 +518,40 @@ def test_what_one_end_writes_the_other_reads_and_cannot_change(both_ends: tuple[
         assert np.all(picture == slot + 1)
         with pytest.raises(ValueError, match="read-only"):
             picture[0] = 0
+
+
+def test_a_ring_that_is_given_up_is_emptied_a_slot_at_a_time_but_for_what_is_looked_at(both_ends: tuple[SharedRing, SharedRing]) -> None:
+    writer, reader = both_ends
+    for slot in range(3):
+        writer.take()
+        writer.picture(slot, (5000,), np.uint8)[...] = slot + 1
+    held = reader.lend(1, (5000,), np.uint8)
+    for slot in (0, 2):
+        reader.give_back(slot)
+    emptied = reader.emptied()
+
+    def levels() -> list[int]:
+        return [int(writer.picture(slot, (5000,), np.uint8)[-1]) for slot in range(3)]
+
+    seen = [levels() for _ in emptied]
+    assert seen == [[0, 2, 3], [0, 2, 3], [0, 2, 0]]
+    assert np.all(held == 2)
+
+
+def test_the_memory_of_a_killed_camera_goes_back_but_for_a_picture_that_is_held(isolate: Isolate, device: Callable[[], Camera]) -> None:
+    camera = isolate(device)
+    camera.start(FREE)
+    streaming(camera)
+    held = frame_of(camera)
+    before = held.pixels.copy()
+    camera.stop()
+    pid = child_pid()
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: not alive(pid))
+    for _ in range(SLOTS + 2):  # the first sees its end, the last lets the mapping go to whoever still looks at a picture
+        camera.status()
+        assert np.array_equal(held.pixels, before)
+    assert "memfd:camera" in Path("/proc/self/maps").read_text()
+    del held
+    gc.collect()
+    assert "memfd:camera" not in Path("/proc/self/maps").read_text()

@@ -148,7 +148,7 @@ static void brighten(uint8_t *samples, int64_t n, uint64_t brightness) {
     }
 }
 
-/* Draws a picture, centred on the sensor (rounded down to an even pixel), into the region. */
+/* Draws a picture, centred on the sensor (rounded down to an even pixel), into the region, which is dark around it. */
 static void draw_picture(struct camera *camera, const struct plate_key *key, const struct scene *scene) {
     const struct model *model = camera->model;
     const struct region *region = &key->region;
@@ -156,8 +156,10 @@ static void draw_picture(struct camera *camera, const struct plate_key *key, con
     struct picture picture = picture_of(scene, key->picture);
     int64_t left = (model->width - picture.width) / 2 & ~1, top = (model->height - picture.height) / 2 & ~1;
     int64_t x = larger(left, region->x), n = smaller(left + picture.width, region->x + region->width) - x;
-    int64_t bottom = smaller(top + picture.height, region->y + region->height);
-    for (int64_t y = larger(top, region->y); n > 0 && y < bottom; y++) {
+    int64_t first = larger(top, region->y), bottom = smaller(top + picture.height, region->y + region->height);
+    if (n < region->width || bottom - first < region->height)
+        memset(camera->plate, 0, (size_t)(region->width * region->height * samples));
+    for (int64_t y = first; n > 0 && y < bottom; y++) {
         const uint8_t *source = scene->map + picture.offset + ((y - top) * picture.width + x - left) * picture.channels;
         uint8_t *target = camera->plate + ((y - region->y) * region->width + x - region->x) * samples;
         see_row(key->format, y, source, picture.channels, target, n);
@@ -193,7 +195,6 @@ void render(struct camera *camera, const struct plate_key *key, const struct sce
         draw_pattern(camera, key);
         return;
     }
-    memset(camera->plate, 0, (size_t)(key->region.width * key->region.height * samples_per_pixel(key->format)));
     draw_picture(camera, key, scene);
 }
 
