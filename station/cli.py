@@ -85,14 +85,14 @@ def _print(arguments: argparse.Namespace, document: Any, text: str) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from station import config, daemon, logs, report
+    from station import config, daemon, logs, report, site
 
     logs.configure()
     home = _home(arguments)
     live = (lambda _result: None) if arguments.json else (lambda result: print(report.result_line(result, result.elapsed_ms), flush=True))
     settings = config.load(home)
     if arguments.recipe:
-        settings = daemon.with_recipe(home, settings, arguments.recipe, arguments.pictures)
+        settings = site.with_recipe(home, settings, arguments.recipe, arguments.pictures)
     summary = daemon.run(home, settings, arguments.parts, live)
     _print(arguments, summary, "\n" + report.summary_lines(summary))
     violated = bool(summary.get("plc", {}).get("violations"))
@@ -225,7 +225,7 @@ def _progress(line: str) -> None:
 
 def _train(arguments: argparse.Namespace) -> int:
     from drivers.camera import CameraError
-    from station import config, daemon, report
+    from station import config, report, site
     from station.training import product
     from station.training.train import Settings
 
@@ -245,7 +245,7 @@ def _train(arguments: argparse.Namespace) -> int:
 
     def camera(width: int, height: int, colour: bool) -> "Mapping[str, Feature]":
         try:
-            return daemon.suggest_features(home, machine, width, height, colour)
+            return site.suggest_features(home, machine, width, height, colour)
         except CameraError as error:
             _progress(f"warning: the camera was not asked ({error}): add PixelFormat, OffsetX and OffsetY to the recipe by hand")
             return {"Width": width, "Height": height}
@@ -384,11 +384,11 @@ def _plc_watch(arguments: argparse.Namespace) -> int:
 
 
 def _plc_test(arguments: argparse.Namespace) -> int:
-    from station import config, daemon, plc_test
+    from station import config, plc_test, site
 
     home = _home(arguments)
     settings = config.load(home)
-    with daemon.only_plc(home, settings) as plc:
+    with site.only_plc(home, settings) as plc:
         document = plc_test.run(plc, settings.plc, arguments.seconds)
     _print(arguments, document, plc_test.lines(document))
     return (0 if document["ok"] else FOUND) if document["reached"] else UNREACHABLE
