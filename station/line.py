@@ -286,6 +286,8 @@ class Line:
 
         if command.code not in set(Command):
             finish(ErrorCode.COMMAND_UNKNOWN, f"there is no command {command.code}")
+        elif command.code == Command.PREPARE_RECIPE and not command.argument:
+            finish(ErrorCode.RECIPE_REFUSED, "0 is no recipe's number; UnprepareRecipe leaves none prepared")
         elif command.code == Command.PREPARE_RECIPE:
             self.command(Command.PREPARE_RECIPE, command.argument, self._preparing.asked_by_plc(command.argument, finish))
         else:

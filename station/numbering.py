@@ -1,6 +1,12 @@
 """Which numbers the PLC's trigger register asks for: it repeats the one that stands, jumps, falls, and begins again. No I/O."""
 
+from drivers.plc import LAST_SEQUENCE
 from station.sequence import due, following
+
+OLD_IN_A_ROW = 3
+"""A PLC that asks for more old parts one after the other, without a new one, counts them: they are other parts under old numbers."""
+FALL = 8
+"""A number that falls to 1 from further than this is a count that began again."""
 
 
 class Numbering:
@@ -14,6 +20,7 @@ class Numbering:
         """`last`: the number of the last part that was answered before the station came, 0 when there was none."""
         self.last = last
         self._standing: int | None = None
+        self._old_in_a_row = 0
 
     @property
     def met(self) -> bool:
@@ -35,8 +42,19 @@ class Numbering:
         """The numbers that a new trigger asks for, oldest first: those it jumped over, and itself. None when it does not follow."""
         numbers = due(self.last, sequence)
         if numbers is not None:
-            self.last = sequence
+            self.go_on_from(sequence)
         return numbers
+
+    def repeats(self, sequence: int) -> bool:
+        """True when a number that is behind can ask for its part again; False when the count began again, and it is another part's.
+
+        The newest two always can: a register asks for the newest again by way of the one before.
+        """
+        behind = (self.last - sequence) % LAST_SEQUENCE
+        if behind <= 1:
+            return True
+        self._old_in_a_row += 1
+        return self._old_in_a_row <= OLD_IN_A_ROW and (sequence != 1 or behind <= FALL)
 
     def give(self) -> int:
         """The next number, where the PLC gives none."""
@@ -44,9 +62,10 @@ class Numbering:
         return self.last
 
     def go_on_from(self, sequence: int) -> None:
-        """Takes a number that did not follow for the last one."""
+        """Takes a number for the last one."""
         self.last = sequence
+        self._old_in_a_row = 0
 
     def begin_anew(self) -> None:
         """The next number is the first."""
-        self.last = 0
+        self.go_on_from(0)

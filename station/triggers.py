@@ -61,13 +61,18 @@ class Triggers:
     def _out_of_order(self, count: Count) -> list[Match]:
         """A number that does not follow: the same answer again if it had one in this job, else FAIL."""
         sequence, last = count.sequence, self._numbering.last
-        if self._condition.executing:
-            if self._parts.awaits(sequence) or self._answers.repeat(sequence, count.part_id):
+        ahead = is_ahead(last, sequence)
+        if self._condition.executing and not ahead:
+            if self._parts.awaits(sequence):
                 return []
-            if self._condition.knows(self._judging.job_id, sequence):
+            if not self._numbering.repeats(sequence):
+                self.count_anew(f"the PLC's trigger sequence fell from {last} to {sequence}")
+                self._numbering.go_on_from(sequence)
+            elif self._answers.repeat(sequence, count.part_id):
+                return []
+            elif self._condition.knows(self._judging.job_id, sequence):
                 self._condition.note("trigger refused", f"part {sequence} was answered long ago, or with another part id")
                 return []
-        ahead = is_ahead(last, sequence)
-        if not self._condition.executing or ahead:
+        if ahead or not self._condition.executing:
             self._numbering.go_on_from(sequence)
         return [Match(count, None, f"part {sequence} does not follow part {last}", of_job=ahead)]

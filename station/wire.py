@@ -7,6 +7,9 @@ from drivers.plc import Plc, PlcError, PlcInput, StationSignals, Trigger
 PATIENCE_NS = 500_000_000
 """So long may exchanges fail one after the other, as noise makes them, before the wire counts as cut."""
 
+FASTEST_HEARTBEAT_PER_MS = 5
+"""A heartbeat that a PLC counts in scans of 0.2 ms; one that moves faster fell."""
+
 
 class Wire:
     """Owns the wire to one PLC. Times are the monotonic clock's.
@@ -81,6 +84,7 @@ class Wire:
         self._heartbeat, self._moved_ns = heartbeat, self.heard_ns
         if before is None:
             return
-        steps, possible = (heartbeat - before) % 65_536, 50 + 2 * (self.heard_ns - since_ns) // 1_000_000
+        steps = (heartbeat - before) % 65_536
+        possible = 50 + FASTEST_HEARTBEAT_PER_MS * (self.heard_ns - since_ns) // 1_000_000
         if possible < steps < 65_535:  # faster than any scan, and no toggling bit
             self._restarted = f"the PLC was restarted: its heartbeat fell from {before} to {heartbeat}"

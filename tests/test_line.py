@@ -349,6 +349,16 @@ def test_a_refused_recipe_leaves_the_old_one_running(bench: Bench) -> None:
     assert bench.part(1).verdict is Verdict.PASS
 
 
+def test_to_prepare_recipe_0_is_refused_at_once_and_asks_for_nothing(bench: Bench) -> None:
+    bench.run()
+    bench.hold = True
+    bench.say(Command.PREPARE_RECIPE, 0)
+    told = bench.plc.last
+    assert (told.command_status, told.error_code, told.recipe_number) == (CommandStatus.FAILED, ErrorCode.RECIPE_REFUSED, 1)
+    assert bench.held is None
+    assert bench.part(1).verdict is Verdict.PASS, "recipe 1 is still the one that was asked for"
+
+
 def test_a_recipe_whose_features_the_camera_refuses_leaves_the_old_one_running(bench: Bench) -> None:
     bench.run(1)
     bench.inspectors[2].recipe = recipe(2, ExposureTime=1e9)

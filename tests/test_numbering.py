@@ -36,3 +36,20 @@ def test_a_number_that_does_not_follow_changes_nothing() -> None:
     numbering = met(7, 7)
     assert numbering.take(3) is None
     assert numbering.last == 7
+
+
+def test_the_newest_two_can_be_asked_for_again_as_often_as_the_plc_likes() -> None:
+    numbering = met(40, 40)
+    assert all(numbering.repeats(sequence) for sequence in (39, 40) * 20)
+
+
+def test_more_than_three_old_ones_in_a_row_are_a_count_that_began_again() -> None:
+    numbering = met(40, 40)
+    assert [numbering.repeats(sequence) for sequence in (20, 21, 22)] == [True] * 3
+    numbering.take(41)
+    assert [numbering.repeats(sequence) for sequence in (20, 21, 22, 23)] == [True, True, True, False]
+
+
+@pytest.mark.parametrize(("last", "repeats"), [(9, True), (10, False), (400, False)])
+def test_a_fall_to_1_is_a_count_that_began_again(last: int, repeats: bool) -> None:
+    assert met(last, last).repeats(1) is repeats

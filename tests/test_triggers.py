@@ -12,7 +12,7 @@ from scripted_line import MS, Bench, ScriptedPlc
 
 from drivers.camera import CameraState, Frame
 from drivers.plc import Command, ErrorCode, PlcInput, StationSignals, Trigger
-from station.inspection import Result
+from station.inspection import Reason, Result, Verdict
 from station.inspector import Inspector
 from station.line import Counting, LineSettings
 from station.state import State
@@ -167,3 +167,28 @@ def test_every_count_of_one_exchange_has_its_own_frame_and_part_id(make: Make) -
     shoot(bench, 2)
     trigger(bench, Trigger(1, "A1"), Trigger(2, "A2"))
     assert said(bench.turn(50)) == [(1, "A1", "GOOD"), (2, "A2", "GOOD")]
+
+
+def test_a_count_that_comes_round_is_told_no_old_answers_for_new_parts(make: Make) -> None:
+    bench = make()
+    for sequence in range(1, 101):
+        assert bench.part(sequence).verdict is Verdict.PASS
+    bench.plc.trigger = Trigger(1)
+    (result,) = bench.turn(5)
+    assert (result.verdict, result.reason) == (Verdict.FAIL, Reason.NOT_RUNNING)
+    assert not bench.plc.last.result.passed
+    assert (bench.line.state, [*bench.line.causes]) == (State.ERROR, [ErrorCode.PLC_RESTARTED])
+    assert bench.audit().ok
+
+
+def test_a_number_ahead_is_answered_although_this_job_had_it_before(make: Make) -> None:
+    bench = make()
+    bench.part(5)
+    for sequence in (30_000, 60_000, 5):
+        bench.plc.trigger = Trigger(sequence)
+        (result,) = bench.turn(5)
+        assert (result.sequence, result.verdict, result.reason) == (sequence, Verdict.FAIL, Reason.MISSED_FRAME)
+        assert bench.plc.last.result.sequence == sequence
+        bench.plc.acknowledged = sequence
+        bench.turn(2)
+    assert bench.part(6).verdict is Verdict.PASS

@@ -67,7 +67,8 @@ def test_triggers_are_heard_once_even_when_the_next_exchange_fails() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "restarted"), [(5, 6, False), (65_535, 0, False), (1, 0, False), (300, 0, True), (40_000, 3, True), (7, 95, False)]
+    ("before", "after", "restarted"),
+    [(5, 6, False), (65_535, 0, False), (1, 0, False), (300, 0, True), (40_000, 3, True), (7, 155, False), (7, 160, True)],
 )
 def test_a_heartbeat_that_jumps_is_a_restarted_plc_and_one_that_counts_or_toggles_is_none(before: int, after: int, restarted: bool) -> None:
     wire = Turns(before, after).turn(2)
