@@ -71,7 +71,7 @@ def _audit(ledger: sqlite3.Connection, since_ns: int | None, now_ns: int | None)
     unexplained = acknowledgements.unexplained(_explaining_events(ledger, first))
     if unexplained[-1:] == [newest_id] and now_ns is not None and abs(now_ns - created_ns) <= GRACE_NS:
         unexplained.pop()
-    findings += [*parts.findings(), *_unacknowledged(ledger, unexplained), *_cut(ledger)]
+    findings += [*parts.findings(), *_unacknowledged(ledger, unexplained, newest_id), *_cut(ledger)]
     answered, missing = rows - parts.duplicate, parts.missing
     return Audit(
         parts=answered + missing,
@@ -117,11 +117,12 @@ def _explaining_events(ledger: sqlite3.Connection, first: int) -> list[tuple[int
     return ledger.execute(query, (*EXPLAINING_EVENTS, first)).fetchall()
 
 
-def _unacknowledged(ledger: sqlite3.Connection, result_ids: Sequence[int]) -> Iterator[str]:
+def _unacknowledged(ledger: sqlite3.Connection, result_ids: Sequence[int], newest_id: int) -> Iterator[str]:
     for first, last in runs(result_ids):
         job_id, sequence = ledger.execute("SELECT job_id, sequence FROM results WHERE result_id = ?", (first,)).fetchone()
         many = f"result {first} was" if first == last else f"results {first} to {last} ({last - first + 1}) were"
-        yield f"{many} never acknowledged, from part {sequence} of job {job_id} on, and no error, start or stop explains it"
+        wrong = f"{many} never acknowledged, from part {sequence} of job {job_id} on, and no error, start or stop explains it"
+        yield f"{wrong}; if the station was killed, its next start does" if last == newest_id else wrong
 
 
 def _cut(ledger: sqlite3.Connection) -> Iterator[str]:

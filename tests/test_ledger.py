@@ -403,6 +403,15 @@ def test_a_second_round_of_sequences_is_no_duplicate(ledger: Ledger, path: Path)
     assert (found.answered, found.duplicate, found.missing) == (4, 0, 65535 - 3)
 
 
+def test_what_a_killed_station_left_unacknowledged_is_said_to_wait_for_its_next_start(ledger: Ledger, path: Path) -> None:
+    keep(ledger, 1)
+    keep(ledger, 2, acknowledged=False)
+    (finding,) = audit(path).findings
+    assert finding.endswith("no error, start or stop explains it; if the station was killed, its next start does")
+    ledger.note("started", "", 5)
+    assert audit(path).ok
+
+
 def test_an_unacknowledged_row_that_nothing_explains_is_found(ledger: Ledger, path: Path) -> None:
     keep(ledger, 1)
     keep(ledger, 2, 3, acknowledged=False)
