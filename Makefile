@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: run test setup accuracy bench faults soak measure-training demo-weights clean
+.PHONY: run test setup accuracy bench faults soak measure measure-training demo-weights clean
 
 run: $(READY)
 	$(BIN)/station run --parts 200
@@ -39,6 +39,11 @@ bench: $(READY)
 	$(BIN)/python -m station.bench.network --device cpu --trunks 1 --precision int8
 	$(BIN)/station bench
 
+# What an answer takes on the wire in each dialect and role, and an audit of ten million rows (4 GB of disk). A quarter of an hour.
+measure: $(READY)
+	$(BIN)/python tests/measure_wire.py
+	$(BIN)/python tests/measure_ledger.py
+
 # What phase 1 costs beside a literal one: make measure-training DATA=pictures PRETRAINED=vgg16.safetensors. A quarter of an hour.
 measure-training: $(READY)
 	$(BIN)/python tests/measure_training.py $(DATA) $(PRETRAINED)
@@ -55,6 +60,6 @@ demo-weights: $(READY)
 faults: $(READY)
 	$(BIN)/python tests/faults/run.py --each 20 --table docs/faults.md
 
-# Cameras for an hour: full rate through every boundary, kills, a thousand reconnects, and a loop that is never late.
+# Cameras for half an hour: full rate through every boundary, kills, a thousand reconnects, and a loop that is never late.
 soak: $(READY)
 	$(BIN)/python tests/soak.py

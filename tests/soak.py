@@ -1,4 +1,4 @@
-"""`make soak`: cameras that survive the factory, for an hour: streams at full rate, kills, reconnects, and a loop that is never late.
+"""`make soak`: cameras that survive the factory: streams at full rate, kills, reconnects, and a loop that is never late.
 
 python tests/soak.py [stream|kills|reconnects|canary ...]     all of them without a word; exit 1 when a bar is missed
 """
