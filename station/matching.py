@@ -3,8 +3,10 @@
 A count is heard some time after its exposure, because the PLC has a scan time and the wire a turn; a frame arrives some time after it.
 What is known for certain: the camera hands frames over in order and says when each was captured; the PLC counts in order; and an exchange
 that began `count_delay_ns` after an exposure shows the count of that part, or the PLC never counted it. So frames and counts are compared
-only up to such an exchange: as many of one as of the other belong together in order, more frames than counts is an error, and more counts
-than frames that stay so for the frame window cannot be told apart and all fail. Nothing is ever guessed.
+only up to such an exchange: as many of one as of the other belong together in order, where no later frame was captured before the last of
+those counts was heard; more frames than counts is an error; and more counts than frames that stay so for the frame window cannot be told
+apart and all fail. Whatever one thing goes wrong, however long the wire is silent, no part is given another one's frame. Of two at once one
+pair escapes: a part that the camera did not see, and a pulse that only the camera saw just before or after it.
 """
 
 from collections import deque
@@ -54,6 +56,10 @@ class _Exposure:
     """None for one that the camera counted and lost before `captured_ns`."""
     captured_ns: int
 
+    @property
+    def words(self) -> str:
+        return f"frame {self.frame.frame_id}" if self.frame else "a frame that was lost"
+
 
 @dataclass(frozen=True, slots=True)
 class _Lag:
@@ -75,7 +81,7 @@ class Matching:
 
         Args:
             window_ns: a count that is older has no frame any more.
-            count_delay_ns: by how much later than the exposure the PLC's count can be read at the latest.
+            count_delay_ns: by how much later than the exposure the PLC's count can be read, and the frame be here, at the latest.
         """
         self._window_ns, self._delay_ns = window_ns, count_delay_ns
         self.forget()
@@ -141,10 +147,16 @@ class Matching:
                 self._exposures.popleft()
             yield self._without_frame()
             return
+        candidates = [self._candidates(exposure) for exposure in known]
         for number, exposure in enumerate(known, 1):
-            if self._candidates(exposure) == number:
-                for _ in range(number):
-                    yield self._join()
+            if candidates[number - 1] < number:
+                raise MatchingError(f"the camera took {exposure.words}, and the PLC counted fewer parts than it took frames")
+        for number, candidate in enumerate(candidates, 1):
+            heard_ns = self._counts[number - 1].count.heard_ns
+            if candidate == number and not self._taken_before(number, heard_ns):
+                if now_ns >= heard_ns + self._delay_ns:
+                    for _ in range(number):
+                        yield self._join()
                 return
         if now_ns > closed_ns and len(known) == len(self._exposures):
             yield from self._give_up(known) if known else [self._without_frame()]
@@ -157,6 +169,10 @@ class Matching:
         """How many of the counts that wait can be this exposure's: all but those that were not shown when it had to be."""
         return sum(pending.after_ns < exposure.captured_ns + self._delay_ns for pending in self._counts)
 
+    def _taken_before(self, number: int, heard_ns: int) -> bool:
+        """True when the exposure after so many may be one of as many counts' too, the last of which was heard then."""
+        return number < len(self._exposures) and self._exposures[number].captured_ns < heard_ns
+
     def _without_frame(self) -> Match:
         pending = self._counts.popleft()
         self._given_up.append(pending)
@@ -165,8 +181,9 @@ class Matching:
     def _drop_late(self, exposure: _Exposure) -> None:
         """An exposure without a count is one of a part that was given up before, or an error."""
         if not self._given_up or (exposure.frame and exposure.captured_ns > self._given_up[0].count.heard_ns + self._window_ns):
-            which = f"frame {exposure.frame.frame_id}" if exposure.frame else "a frame that was lost"
-            raise MatchingError(f"the camera took {which}, and the PLC counted no part for it within {self._delay_ns / 1e6:.0f} ms")
+            raise MatchingError(
+                f"the camera took {exposure.words}, and the PLC counted no part for it within {self._delay_ns / 1e6:.0f} ms"
+            )
         self._given_up.popleft()
         self._exposures.popleft()
 

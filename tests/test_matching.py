@@ -1,6 +1,6 @@
 """Frames and the PLC's counts: each count has one answer, and no frame is ever given to a neighbouring part."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
@@ -128,7 +128,7 @@ def test_what_waits_when_the_line_stops_is_given_up(line: Line) -> None:
 
 @dataclass(frozen=True)
 class Part:
-    """A part that passes the sensor. Faults: the PLC does not count it, the camera does not see it, or loses its frame."""
+    """What passes the sensor. Faults: the PLC does not count it, the camera does not see it, or loses its frame; it is no part."""
 
     fired_ms: float
     counted: bool
@@ -136,17 +136,34 @@ class Part:
     delivered: bool
 
 
-def plant(seed: int, faults: float, interval_ms: tuple[float, float]) -> Iterator[tuple[int, int | None]]:
+FAULTS = ("uncounted", "unexposed", "undelivered", "extra")
+
+
+def passing(random: Random, faults: Mapping[str, float], interval_ms: tuple[float, float]) -> Iterator[Part]:
+    """60 parts; and pulses between two of them that only the camera sees, as a bouncing sensor makes them. `faults`: how likely is each."""
+
+    def happens(fault: str) -> bool:
+        return random.random() < faults.get(fault, 0.0)
+
+    fired_ms = 1000.0
+    for _ in range(60):
+        gap_ms = random.uniform(*interval_ms)
+        if happens("extra"):
+            yield Part(fired_ms + random.uniform(15, gap_ms - 15), counted=False, exposed=True, delivered=True)
+        fired_ms += gap_ms
+        yield Part(fired_ms, not happens("uncounted"), not happens("unexposed"), not happens("undelivered"))
+
+
+def plant(
+    seed: int, faults: Mapping[str, float], interval_ms: tuple[float, float], hold_ms: float = 40
+) -> Iterator[tuple[int, int | None]]:
     """Runs a random line of 60 parts; for each answer: the part that was counted under its number, and the part whose frame it got.
 
     The PLC shows a count up to 15 ms after the sensor, a frame is captured up to 8 ms after it and arrives up to 20 ms later, an exchange
-    takes 5 to 15 ms, and now and then the loop is held up. Ends with a MatchingError where the line would stop.
+    takes 5 to 15 ms, and now and then the loop is held up, as a lost telegram does it. Ends with a MatchingError where the line would stop.
     """
     random = Random(seed)
-    fired_ms, parts = 1000.0, []
-    for _ in range(60):
-        fired_ms += random.uniform(*interval_ms)
-        parts.append(Part(fired_ms, *(random.random() >= faults for _ in range(3))))
+    parts = [*passing(random, faults, interval_ms)]
     shows = [(part.fired_ms + random.uniform(0, 15), index) for index, part in enumerate(parts) if part.counted]
     frames: list[tuple[float, int, Frame]] = []
     missed = frame_id = 0
@@ -176,32 +193,57 @@ def plant(seed: int, faults: float, interval_ms: tuple[float, float]) -> Iterato
             matching.see(frames.pop(0)[2])
         for match in matching.decide(int(now_ms * MS)):
             yield counted[match.count.sequence - 1], shown_part[match.frame.frame_id] if match.frame else None
-        now_ms += random.choice([0, 0, 0, 0, 0, 40])
+        now_ms += random.choice([0, 0, 0, 0, 0, hold_ms])
+
+
+SPACINGS_MS = st.sampled_from([(150.0, 300.0), (200.0, 220.0), (200.0, 600.0)])
 
 
 @given(st.integers(0, 2**32))
 @settings(max_examples=60, deadline=None)
 def test_without_faults_every_part_gets_its_own_frame(seed: int) -> None:
-    assert [*plant(seed, 0.0, (60, 300))] == [(part, part) for part in range(60)]
+    assert [*plant(seed, {}, (150, 300))] == [(part, part) for part in range(60)]
 
 
-@given(st.integers(0, 2**32), st.sampled_from([0.03, 0.15]), st.sampled_from([(200.0, 220.0), (200.0, 600.0)]))
-@settings(max_examples=400, deadline=None)
-def test_whatever_is_lost_no_part_gets_its_neighbour_s_frame(seed: int, faults: float, interval_ms: tuple[float, float]) -> None:
-    answers = []
+def assert_no_part_gets_another_one_s_frame(answers: Iterator[tuple[int, int | None]]) -> None:
+    answered = []
     with suppress(MatchingError):
-        for part, shown in plant(seed, faults, interval_ms):
+        for part, shown in answers:
             assert shown in (None, part)
-            answers.append(part)
-    assert answers == sorted(set(answers)), "one answer each, in order"
+            answered.append(part)
+    assert answered == sorted(set(answered)), "one answer each, in order"
+
+
+@given(st.integers(0, 2**32), st.sampled_from(FAULTS), st.sampled_from([0.03, 0.15]), SPACINGS_MS, st.sampled_from([0, 40, 160, 310]))
+@settings(max_examples=400, deadline=None)
+def test_whatever_one_thing_goes_wrong_no_part_gets_another_one_s_frame(
+    seed: int, fault: str, likely: float, spacing_ms: tuple[float, float], hold_ms: float
+) -> None:
+    assert_no_part_gets_another_one_s_frame(plant(seed, {fault: likely}, spacing_ms, hold_ms))
+
+
+@given(st.integers(0, 2**32), st.sampled_from([0.03, 0.15]), SPACINGS_MS)
+@settings(max_examples=400, deadline=None)
+def test_whatever_is_lost_no_part_gets_another_one_s_frame(seed: int, likely: float, spacing_ms: tuple[float, float]) -> None:
+    assert_no_part_gets_another_one_s_frame(plant(seed, dict.fromkeys(("uncounted", "unexposed", "undelivered"), likely), spacing_ms))
 
 
 def test_what_is_lost_fails_its_part_or_stops_the_line() -> None:
     stopped = failed = 0
     for seed in range(100):
         try:
-            failed += sum(shown is None for _, shown in plant(seed, 0.03, (200, 600)))
+            failed += sum(shown is None for _, shown in plant(seed, dict.fromkeys(FAULTS[:3], 0.03), (200, 600)))
         except MatchingError:
             stopped += 1
     assert stopped > 10
     assert failed > 10
+
+
+def test_a_pulse_that_only_the_camera_saw_before_a_part_is_an_error(line: Line) -> None:
+    line.turn(1010, 1, frames=(frame(1, 1005),))
+    assert line.turn(1045) == [(1, 1)]
+    line.turn(1210)
+    assert line.turn(1225, frames=(frame(2, 1205),)) == []
+    assert line.turn(1240, 2, frames=(frame(3, 1230),)) == []
+    with pytest.raises(MatchingError, match="frame 3, and the PLC counted fewer parts"):
+        line.turn(1270)
