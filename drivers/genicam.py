@@ -35,7 +35,8 @@ class GenicamCamera:
     """A `Camera` that opens its device at the first `start` and keeps it until `close`. Not supervised: `start` after a loss opens anew.
 
     Features are written in the order given, except OffsetX and OffsetY, which come last because their range depends on the size; all are
-    read back before a frame is handed over. A feature that is not named keeps the value the device has. When only features of
+    read back before a frame is handed over. A feature that is not named keeps the device's value, but offsets go to 0 with a new size:
+    they come back by name. When only features of
     `genicam_device.LIVE_FEATURES` differ they are written while streaming: a frame being exposed at that moment may have the old value.
     RGBa8 is handed over as RGB8, a packed format unpacked and under the name of the format that it unpacks to. A frame is frozen when it
     agrees with the frame before in some 64 whole rows. A feature goes by its SFNC name where `genicam_features.CANDIDATES` knows the

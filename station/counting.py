@@ -179,6 +179,7 @@ class FreeRunning:
     def __init__(self, camera: Camera, numbering: Numbering) -> None:
         self._frames, self._numbering = _Unasked(camera), numbering
         self._due: deque[Match] = deque()
+        self._changed_over_ns = 0
 
     def begin(self, now_ns: int) -> None:
         """See `Parts.begin`."""
@@ -186,8 +187,8 @@ class FreeRunning:
         self._numbering.begin_anew()
 
     def change_over(self, now_ns: int) -> None:
-        """See `Parts.change_over`."""
-        self._frames.since_ns = now_ns
+        """See `Parts.change_over`. A frame from before keeps its number: it is a part's, and shifts none."""
+        self._changed_over_ns = now_ns
         self._without_frames(_CHANGED_OVER)
 
     def take(self, counts: Sequence[Count], begun_ns: int) -> None:
@@ -213,7 +214,10 @@ class FreeRunning:
         missed = frame.missed if self._numbering.last else 0  # what was lost before the first one was another job's
         for _ in range(missed):
             self._due.append(Match(self._count(frame, asked), None, "the camera lost the frame"))
-        self._due.append(Match(self._count(frame, asked), frame))
+        if frame.captured_ns < self._changed_over_ns:
+            self._due.append(Match(self._count(frame, asked), None, _CHANGED_OVER))
+        else:
+            self._due.append(Match(self._count(frame, asked), frame))
 
     def _count(self, frame: Frame, asked: Asked) -> Count:
         return Count(self._numbering.give(), "", frame.captured_ns, asked)

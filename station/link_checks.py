@@ -85,9 +85,10 @@ def _card_of(device: FoundDevice, interface: FoundInterface, routes: Sequence[_R
 
 def _address(device: FoundDevice, card: str, routes: Sequence[_Route]) -> Check:
     name = f"{device.serial_number or device.id}"
-    if not device.ip_address:
+    address = _dotted(device.ip_address)
+    if address is None:
         return Check("address", "skip", f"{name}: its producer does not tell its IP address" + (f"; it hangs on {card}" if card else ""))
-    address, route = IPv4Address(device.ip_address), _route_to(device.ip_address, routes)
+    route = _route_to(device.ip_address, routes)
     proposal = IPv4Network(f"{address}/24", strict=False)
     free = next(host for host in proposal.hosts() if host != address)
     fix = f"sudo ip addr add {free}/24 dev {card or 'CARD'}, and keep it in the network's configuration; or give the camera a fixed address"
@@ -173,8 +174,17 @@ def _ip(text: str) -> IPv4Address:
     return IPv4Address(int(text, 16).to_bytes(4, sys.byteorder))
 
 
-def _route_to(address: str, routes: Sequence[_Route]) -> _Route | None:
-    fitting = [route for route in routes if address and IPv4Address(address) in route.network]
+def _dotted(text: str) -> IPv4Address | None:
+    """None for what is no such address, as some producers tell it."""
+    try:
+        return IPv4Address(text)
+    except ValueError:
+        return None
+
+
+def _route_to(text: str, routes: Sequence[_Route]) -> _Route | None:
+    address = _dotted(text)
+    fitting = [route for route in routes if address and address in route.network]
     return max(fitting, key=lambda route: route.network.prefixlen, default=None)
 
 

@@ -131,15 +131,23 @@ def status_lines(status: Mapping[str, Any]) -> str:
         f"recipe   {recipe}",
         f"camera   {camera['state']} {camera['model']} {camera['serial_number']} {camera['detail']}".rstrip(),
         f"         {camera['delivered']} frames, {camera['missed']} missed, {camera['incomplete']} incomplete, "
-        f"{camera['reconnects']} reconnects",
+        f"{camera['frozen']} frozen, {camera['reconnects']} reconnects{_warmth(camera['temperature_c'])}",
         f"PLC      {'connected' if status['plc_connected'] else 'not connected'}",
         f"job {status['job']}: {status['parts']} parts, {status['pass']} PASS, {status['fail']} FAIL",
     ]
     if latency:
         lines.append(f"latency  median {latency['p50']:.1f} ms, p99 {latency['p99']:.1f} ms, at most {latency['max']:.1f} ms")
+    if latency := status["camera_to_verdict_ms"]:
+        lines.append(
+            f"         from the exposure: median {latency['p50']:.1f} ms, p99 {latency['p99']:.1f} ms, at most {latency['max']:.1f} ms"
+        )
     if health := status["health"]:
         lines.append(_health_line(health))
     return "\n".join([*lines, *(f"ALARM    {alarm}" for alarm in status["alarms"])])
+
+
+def _warmth(temperature_c: float | None) -> str:
+    return "" if temperature_c is None else f", {temperature_c:.1f} degrees Celsius"
 
 
 def _health_line(health: Mapping[str, Any]) -> str:

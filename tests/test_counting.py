@@ -9,8 +9,12 @@ from scripted_line import MS, Bench
 
 from drivers.camera import CameraState, Frame
 from drivers.plc import Command, ErrorCode, Trigger
+from station.counting import FreeRunning, HardwareTriggered, SoftwareTriggered
+from station.handshake import Asked
 from station.inspection import Reason, Result, Verdict
 from station.line import Counting, LineSettings
+from station.matching import Count, Match, Matching
+from station.numbering import Numbering
 from station.state import State
 
 Make = Callable[..., Bench]
@@ -62,6 +66,41 @@ def missed_frame(sequence: int) -> tuple[int, str, str]:
     return sequence, "FAIL", "MISSED_FRAME"
 
 
+# ---- the PLC counts, and the station fires the camera
+
+
+def test_a_number_that_is_said_again_while_its_camera_is_reconfigured_is_one_part(make: Make) -> None:
+    bench = make("plc")
+    bench.part(1)
+    bench.camera.state = CameraState.OPENING
+    answers = []
+    for sequence in (2, 1, 2):
+        bench.plc.trigger = Trigger(sequence)
+        answers += bench.turn(2)
+    bench.camera.state = CameraState.STREAMING
+    assert said(answers + bench.turn(5)) == [good(2)]
+
+
+def test_only_a_camera_that_is_being_opened_is_waited_for(make: Make) -> None:
+    camera = make("plc").camera
+    for state, waits in ((CameraState.OPENING, True), (CameraState.LOST, False), (CameraState.STREAMING, False)):
+        camera.state = state
+        parts = SoftwareTriggered(camera, 100 * MS, camera.clock)
+        parts.take([Count(1, "", camera.clock(), Asked())], camera.clock())
+        assert (parts.next(Asked()) is None) is waits
+
+
+def test_a_trigger_is_fired_within_its_window_and_its_frame_is_waited_for_as_long(make: Make) -> None:
+    camera = make("plc").camera
+    for late_ns, fired in ((0, True), (1, False)):
+        parts = SoftwareTriggered(camera, 100 * MS, camera.clock)
+        parts.take([Count(1, "", camera.clock() - 100 * MS - late_ns, Asked())], camera.clock())
+        camera.frames.append(None)
+        began_ns = camera.clock()
+        assert numbered(parts.next(Asked()))[2].startswith("no frame within 100 ms" if fired else "the trigger is 100 ms old")
+        assert camera.clock() - began_ns == (100 * MS if fired else 0)
+
+
 # ---- the sensor fires the camera, the PLC counts
 
 
@@ -88,6 +127,20 @@ def test_a_frame_that_the_camera_lost_fails_the_part_that_was_counted_for_it(mak
     assert said(fire(bench, 2, None)) == [missed_frame(2)]
     assert said(fire(bench, 3, 3, missed=1)) == [good(3)]
     assert bench.line.state is State.CONTINUOUS_EXECUTION
+
+
+def test_what_the_camera_lost_before_the_first_part_was_another_job_s(make: Make) -> None:
+    bench = make("hardware")
+    assert said(fire(bench, 1, 8, missed=5)) == [good(1)]
+    assert said(fire(bench, 2, 9)) == [good(2)]
+
+
+def test_a_part_without_a_frame_excuses_no_frame_that_is_lost_after_the_next_part_s(make: Make) -> None:
+    bench = make("hardware")
+    answers = [fire(bench, 1, 1), fire(bench, 2, None), fire(bench, 3, 2)]
+    assert [said(answer) for answer in answers] == [[good(1)], [missed_frame(2)], [good(3)]]
+    assert [result.verdict for result in fire(bench, 4, 4, missed=1)] == [Verdict.FAIL]
+    assert set(bench.line.causes) == {ErrorCode.COUNT}
 
 
 def test_a_frame_without_a_count_stops_the_line(make: Make) -> None:
@@ -177,7 +230,7 @@ def test_what_is_counted_while_the_line_stands_fails_at_once_and_its_frame_is_fo
 def test_what_waits_for_a_frame_when_the_line_stops_fails(make: Make) -> None:
     bench = make("hardware")
     bench.plc.trigger = Trigger(1)
-    bench.turn()
+    assert bench.turn(2) == []
     bench.camera.state = CameraState.LOST
     assert said(bench.turn(3)) == [(1, "FAIL", "NOT_RUNNING")]
 
@@ -207,6 +260,20 @@ def test_a_frame_that_the_camera_lost_has_a_number_and_fails(make: Make) -> None
     assert said(bench.turn()) == [missed_frame(2), missed_frame(3), good(4)]
 
 
+def test_a_frame_from_before_a_changeover_has_a_number_and_fails_and_shifts_none(make: Make) -> None:
+    bench = make("free")
+    shoot(bench, 1)
+    assert said(bench.turn()) == [good(1)]
+    before = Frame(np.zeros((8, 8), np.uint8), "Mono8", 2, 0, bench.clock.now_ns)
+    bench.say(Command.PREPARE_RECIPE, 2)
+    bench.camera.frames.append(before)
+    (result,) = bench.turn()
+    assert (result.sequence, result.verdict, result.reason) == (2, Verdict.FAIL, Reason.MISSED_FRAME)
+    shoot(bench, 3)
+    assert said(bench.turn()) == [good(3)]
+    assert bench.audit().ok
+
+
 def test_a_frame_with_a_flaw_has_a_number_and_fails(make: Make) -> None:
     bench = make("free")
     shoot(bench, 7, flaw="the frame is frozen")
@@ -226,7 +293,42 @@ def test_a_frame_from_before_the_changeover_is_not_judged_by_the_new_recipe(make
     before_ns = bench.clock.now_ns
     bench.line.command(Command.PREPARE_RECIPE, 2, lambda _code, _why: None)
     bench.camera.frames.append(Frame(np.zeros((8, 8), np.uint8), "Mono8", 1, 0, before_ns))
-    assert bench.turn(5) == []
+    (result,) = bench.turn(5)
+    assert (result.verdict, result.reason, result.inspection) == (Verdict.FAIL, Reason.WRONG_RECIPE, None)
+
+
+def test_why_a_part_had_no_frame_is_not_forgotten_when_the_line_stops_before_it_is_answered(make: Make) -> None:
+    bench = make("free")
+    clock, frames = bench.clock, bench.camera.frames
+    numbering = Numbering(1)
+    free = FreeRunning(bench.camera, numbering)
+    frames.append(Frame(np.zeros((8, 8), np.uint8), "Mono8", 3, 1, clock.now_ns))
+    assert numbered(free.next(Asked())) == (2, None, "the camera lost the frame")
+    frames.append(Frame(np.zeros((8, 8), np.uint8), "Mono8", 6, 2, clock.now_ns))
+    assert numbered(free.next(Asked()))[0] == 3
+    assert numbered(free.next(Asked())) == (4, None, "the camera lost the frame")
+    free.stand()
+    assert numbered(free.next(Asked())) == (5, None, "the camera lost the frame")
+    assert numbered(free.next(Asked())) == (6, None, "the line stopped before it was looked at")
+    assert free.next(Asked()) is None
+
+    frames.append(Frame(np.zeros((8, 8), np.uint8), "Mono8", 8, 1, clock.now_ns))
+    assert numbered(free.next(Asked())) == (7, None, "the camera lost the frame")
+    free.change_over(clock.now_ns)
+    assert numbered(free.next(Asked())) == (8, None, "the recipe was changed before it was looked at")
+
+    counted = HardwareTriggered(bench.camera, Matching(100 * MS, 30 * MS), clock)
+    counted.take([Count(1, "", clock.now_ns, Asked())], clock.now_ns)
+    clock.now_ns += 200 * MS
+    counted.take([], clock.now_ns)
+    counted.stand([Count(2, "", clock.now_ns, Asked())])
+    assert numbered(counted.next(Asked())) == (1, None, "no frame within 100 ms of the PLC's count")
+    assert numbered(counted.next(Asked())) == (2, None, "")
+
+
+def numbered(match: Match | None) -> tuple[int, int | None, str]:
+    assert match is not None
+    return match.count.sequence, match.frame.frame_id if match.frame else None, match.detail
 
 
 # ---- rejects in a row

@@ -133,6 +133,12 @@ def test_a_route_that_is_down_is_none(machine: Machine) -> None:
     assert machine.says((GIGE, CARD))["address"].status == "fail"
 
 
+@pytest.mark.parametrize("told", ["", "fe80::1", "n/a", "0xC0A8050A"])
+def test_what_is_no_address_is_not_told(machine: Machine, told: str) -> None:
+    check = machine.says((replace(GIGE, ip_address=told), CARD))["address"]
+    assert (check.status, check.detail) == ("skip", "KJ0210: its producer does not tell its IP address; it hangs on eth1")
+
+
 def test_an_address_that_the_camera_chose_itself_is_a_warning(machine: Machine) -> None:
     machine.write("proc/net/route", ROUTES + "eth1\t0000FEA9\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0")
     check = machine.says((replace(GIGE, ip_address="169.254.7.8"), CARD))["address"]

@@ -214,12 +214,12 @@ def assert_no_part_gets_another_one_s_frame(answers: Iterator[tuple[int, int | N
     assert answered == sorted(set(answered)), "one answer each, in order"
 
 
-@given(st.integers(0, 2**32), st.sampled_from(FAULTS), st.sampled_from([0.03, 0.15]), SPACINGS_MS, st.sampled_from([0, 40, 160, 310]))
+@given(st.integers(0, 2**32), st.sampled_from(FAULTS), SPACINGS_MS, st.sampled_from([0, 40, 160, 310]))
 @settings(max_examples=400, deadline=None)
 def test_whatever_one_thing_goes_wrong_no_part_gets_another_one_s_frame(
-    seed: int, fault: str, likely: float, spacing_ms: tuple[float, float], hold_ms: float
+    seed: int, fault: str, spacing_ms: tuple[float, float], hold_ms: float
 ) -> None:
-    assert_no_part_gets_another_one_s_frame(plant(seed, {fault: likely}, spacing_ms, hold_ms))
+    assert_no_part_gets_another_one_s_frame(plant(seed, {fault: 0.03}, spacing_ms, hold_ms))
 
 
 @given(st.integers(0, 2**32), st.sampled_from([0.03, 0.15]), SPACINGS_MS)
