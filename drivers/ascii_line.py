@@ -4,19 +4,14 @@ What is said is `drivers.ascii_conversation`'s and how it is written `drivers.as
 """
 
 import contextlib
-import os
-import select
-import termios
 import time
 from collections.abc import Callable
 from dataclasses import replace
 
-import serial
-
 from drivers.ascii_codec import result_line, status_line
 from drivers.ascii_conversation import Conversation
 from drivers.plc import NO_RESULT, PlcError, PlcInput, StationSignals
-from drivers.serial_port import FIRST_REOPEN_S, LAST_REOPEN_S, PORT_ERRORS, parity_of
+from drivers.serial_port import FIRST_REOPEN_S, LAST_REOPEN_S, PORT_ERRORS, Port
 
 _PREOPERATIONAL = 1
 _READ_BYTES = 2048
@@ -52,7 +47,7 @@ class AsciiLinePlc:
         self._timeout_s = timeout_s
         self._turn_s = turn_s
         self._clock = clock
-        self._port = _Port(port, baudrate, parity)
+        self._port = Port(port, baudrate, parity)
         self._name = port
         self._conversation = Conversation(acknowledge_s)
         self._told: StationSignals | None = None
@@ -147,67 +142,3 @@ class AsciiLinePlc:
         self._failure = f"{self._name}: {what}"
         self._reopen_at_s = self._clock() + pause_s
         return PlcError(self._failure)
-
-
-class _Port:
-    """A serial port for one user that is never waited for: raw, without flow control, modem lines ignored, latency low where it can be.
-
-    All but `open` raise OSError (or termios.error) when the port is gone.
-    """
-
-    def __init__(self, path: str, baudrate: int, parity: str) -> None:
-        self._path = path
-        self._baudrate = baudrate
-        self._parity = parity
-        self._serial: serial.Serial | None = None
-
-    def open(self) -> None:
-        """Opens it, exclusively, if it is not open; what came in before is dropped.
-
-        Raises:
-            OSError: it cannot be opened.
-            ValueError: it cannot have this rate or parity.
-        """
-        if self._serial is not None:
-            return
-        parity = parity_of(self._path, self._parity)
-        self._serial = serial.Serial(self._path, baudrate=self._baudrate, parity=parity, timeout=0, exclusive=True)
-        with contextlib.suppress(ValueError):  # not every driver has that mode
-            self._serial.set_low_latency_mode(True)
-
-    def read(self, limit: int) -> bytes:
-        """What has come, up to `limit` bytes."""
-        port = self._opened()
-        # A read alone does not tell a port that is gone from one that is silent.
-        return os.read(port.fileno(), min(waiting, limit)) if (waiting := port.in_waiting) else b""
-
-    def wait(self, seconds: float) -> bool:
-        """Waits until something has come, or the port is gone; False when neither was within `seconds`."""
-        return bool(select.select([self._opened().fileno()], [], [], seconds)[0])
-
-    def write(self, data: bytes | bytearray) -> int:
-        """Sends what the port accepts now, and returns how much that was."""
-        # pyserial's own write turns in a busy loop while a port that must not be waited for is full.
-        try:
-            return os.write(self._opened().fileno(), data)
-        except BlockingIOError:
-            return 0
-
-    def unsent(self) -> int:
-        """How many bytes were written and have not left."""
-        return self._opened().out_waiting
-
-    def drop_unsent(self) -> None:
-        """Forgets the bytes that have not left; closing would wait for them."""
-        termios.tcflush(self._opened().fileno(), termios.TCOFLUSH)
-
-    def close(self) -> None:
-        """Gives the port back, if it is open."""
-        port, self._serial = self._serial, None
-        if port is not None:
-            port.close()
-
-    def _opened(self) -> serial.Serial:
-        if self._serial is None:
-            raise serial.PortNotOpenError
-        return self._serial

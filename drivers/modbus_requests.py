@@ -5,10 +5,8 @@ alone. A PC cannot see the 3.5 characters of silence between two telegrams, and 
 the noise before it and waits for the rest of what was cut.
 """
 
-import struct
 from collections.abc import Sequence
 
-from pymodbus.exceptions import ModbusException
 from pymodbus.framer import FramerRTU
 from pymodbus.pdu import DecodePDU, ExceptionResponse, ModbusPDU
 from pymodbus.pdu.register_message import (
@@ -30,7 +28,6 @@ from drivers.plc import PlcInput, Trigger
 _BROADCAST = 0
 _SHORTEST, _LONGEST = 4, 256
 """Bytes of a telegram, unit and CRC included."""
-_MOST_REGISTERS = 125
 _SERVED = (3, 4, 6, 16, 23)
 _ILLEGAL_FUNCTION, _ILLEGAL_ADDRESS, _ILLEGAL_VALUE = 1, 2, 3
 _ESSENTIAL = range(COMMAND_BLOCK.start, TRIGGER_SEQUENCE + 1)
@@ -138,8 +135,6 @@ class RequestServer:
         """The PLC was silent: what it wrote says nothing any more, and all of 32..37 must be written again, and 0..23 read."""
         self._registers[COMMAND_BLOCK.start : COMMAND_BLOCK.stop] = [0] * len(COMMAND_BLOCK)
         self._written.clear()
-        self._triggers.clear()
-        self._acknowledged = 0
         self._pending = b""
         self._owed = None
         self._asked = self._polled = self._seen = self._heard = False
@@ -147,10 +142,9 @@ class RequestServer:
     def _telegram(self, data: bytes) -> tuple[int, bool]:
         """How long the whole telegram at the start of `data` is, and whether it is a request for this server; 0 when there is none."""
         for decoder in (_REQUESTS, _ANSWERS):
-            length = _length(decoder, data)
-            if _SHORTEST <= length <= len(data) and FramerRTU.check_CRC(
-                data[: length - 2], int.from_bytes(data[length - 2 : length], "big")
-            ):
+            kind = decoder.lookupPduClass(data)
+            length = kind.calculateRtuFrameSize(data) if kind else 0
+            if 0 < length <= len(data) and FramerRTU.check_CRC(data[: length - 2], int.from_bytes(data[length - 2 : length], "big")):
                 is_request = decoder is _REQUESTS and data[1] < 0x80
                 return length, is_request and data[0] in self._units
         return 0, False
@@ -207,7 +201,7 @@ class RequestServer:
             self._triggers += decode_command_block(self._registers[COMMAND_BLOCK.start : COMMAND_BLOCK.stop]).triggers
 
     def _span(self, address: int, count: int) -> range:
-        if not 1 <= count <= _MOST_REGISTERS:
+        if not count:
             raise _RefusedError(_ILLEGAL_VALUE)
         first = address - self._base
         if first < 0 or first + count > COMMAND_BLOCK.stop:
@@ -221,12 +215,3 @@ class _RefusedError(Exception):
     def __init__(self, code: int) -> None:
         super().__init__(code)
         self.code = code
-
-
-def _length(decoder: DecodePDU, data: bytes) -> int:
-    """How long a telegram that begins like `data` is; 0 when that cannot be known."""
-    try:
-        kind = decoder.lookupPduClass(data)
-        return kind.calculateRtuFrameSize(data) if kind else 0
-    except (ModbusException, IndexError, struct.error):
-        return 0

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from drivers.modbus_map import COMMAND_BLOCK, STATION_BLOCK, TRIGGER_SEQUENCE, encode_goodbye, encode_signals
 from drivers.modbus_requests import RequestServer
@@ -31,8 +32,8 @@ class ModbusServerPlc:
     inspects is answered afterwards: its own timeout must be longer than the longest turn, the recipe's deadline.
 
     `exchange` raises until the PLC has read from 0..23 and written all of 32..37, when it has read nothing for 2 * `timeout_s` (then
-    32..37 must be written again, because they may be old), and when the port is gone. A port that is gone is opened again with pauses
-    from 0.1 s to 2 s.
+    32..37 must be written again, because they may be old; while it waits for an answer that the station is too busy to give, it is not
+    silent), and when the port is gone. A port that is gone is opened again with pauses from 0.1 s to 2 s.
 
     Attributes:
         simulated: True when the far end is no real PLC.
@@ -63,6 +64,7 @@ class ModbusServerPlc:
         self._name = port
         self._unit = unit
         self._base = base
+        self._reads = f"{base}..{base + STATION_BLOCK.stop - 1}"
         self._unheard_s = _UNHEARD_TIMEOUTS * timeout_s
         self._turn_s = turn_s
         self._clock = clock
@@ -71,7 +73,7 @@ class ModbusServerPlc:
         self._heard_s = 0.0
         self._server = RequestServer(unit, base)
         self._told: StationSignals | None = None
-        self._polled_s = self._asked_s = clock()
+        self._polled_s = self._asked_s = self._left_s = clock()
         self._hears = False
         self._failure = ""
         self._reopen_at_s = clock()
@@ -86,11 +88,13 @@ class ModbusServerPlc:
         """
         self._server.publish(encode_signals(signals))
         self._open()
+        away_s = self._clock() - self._left_s
         try:
             self._serve(self._turn_s)
         except PORT_ERRORS as error:
             raise self._lost(f"was lost ({error}); check adapter and cable") from error
-        self._listen(self._clock())
+        self._left_s = self._clock()
+        self._listen(self._left_s, away_s)
         said = self._server.said()
         if said is None:
             written = f"{self._base + COMMAND_BLOCK.start}..{self._base + TRIGGER_SEQUENCE}"
@@ -98,41 +102,45 @@ class ModbusServerPlc:
         self._reopen_s = FIRST_REOPEN_S
         self._hears = True
         self._told = signals
-        return said
+        return replace(said, told=self._polled_s == self._left_s)
 
     def close(self) -> None:
         """See `Plc.close`: waits up to 2 * `timeout_s` until the PLC has read Preoperational, no recipe, no result, verdict FAIL."""
-        if self._told is not None and not self._failure:
+        if self._told is not None:
             self._server.publish(encode_goodbye(self._told))
             until_s = time.monotonic() + self._unheard_s
             with contextlib.suppress(*PORT_ERRORS):
                 while not self._server.polled() and (left_s := until_s - time.monotonic()) > 0:
                     self._serve(left_s)
-        self._told = None
         with contextlib.suppress(*PORT_ERRORS):
             self._port.close()
 
     def _open(self) -> None:
-        if self._failure and (left_s := self._reopen_at_s - self._clock()) > 0:
+        if (left_s := self._reopen_at_s - self._clock()) > 0:
             raise PlcError(f"{self._failure} (tried again in {left_s * 1000:.0f} ms)")
         try:
             if self._port.open():
-                self._polled_s = self._clock()
+                self._polled_s = self._left_s = self._clock()
         except (*PORT_ERRORS, ValueError) as error:
             raise self._lost(f"cannot be opened ({error}); check that it is plugged in, free, and readable for this user") from error
-        self._failure = ""
 
-    def _listen(self, now_s: float) -> None:
-        """Raises when the PLC has not read for too long; what it wrote before that, or long before it reads again, may be old."""
+    def _listen(self, now_s: float, away_s: float) -> None:
+        """Raises when the PLC has not read for too long; what it wrote before that, or long before it reads again, may be old.
+
+        Whoever asks has waited for an answer while the station was `away_s` to inspect, and could not poll: that was no silence.
+        """
         if self._server.asked():
             self._asked_s = now_s
+            self._polled_s += away_s
         if self._server.polled():
             self._polled_s = now_s
         if now_s - self._polled_s > self._unheard_s:
             if self._hears or now_s - self._asked_s > self._unheard_s:
                 self._server.forget()
             self._hears = False
-            raise self._unheard(f"has not polled unit {self._unit} for {self._unheard_s * 1000:.0f} ms")
+            asks = now_s - self._asked_s <= self._unheard_s
+            what = f"asks unit {self._unit}, but has not read {self._reads}" if asks else f"has not polled unit {self._unit}"
+            raise self._unheard(f"{what} for {self._unheard_s * 1000:.0f} ms")
 
     def _serve(self, seconds: float) -> None:
         """Answers the first request that has come, or comes within `seconds`."""
@@ -153,9 +161,8 @@ class ModbusServerPlc:
                 return
 
     def _unheard(self, what: str) -> PlcError:
-        reads = f"{self._base}..{self._base + STATION_BLOCK.stop - 1}"
         writes = f"{self._base + COMMAND_BLOCK.start}..{self._base + COMMAND_BLOCK.stop - 1}"
-        fix = f"check wiring, baud rate, parity and unit id, and that its program reads {reads} and writes {writes} in every cycle"
+        fix = f"check wiring, baud rate, parity and unit id, and that its program reads {self._reads} and writes {writes} in every cycle"
         return PlcError(f"{self._name}: the PLC {what}; {fix}")
 
     def _lost(self, what: str) -> PlcError:
@@ -164,7 +171,6 @@ class ModbusServerPlc:
         with contextlib.suppress(*PORT_ERRORS):
             self._port.close()
         self._server.forget()
-        self._hears = False
         pause_s = self._reopen_s
         self._reopen_s = min(2 * pause_s, LAST_REOPEN_S)
         self._failure = f"{self._name}: {what}"

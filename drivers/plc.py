@@ -87,12 +87,14 @@ class PlcInput:
         acknowledged: the sequence of the last result it took; 0 when none.
         triggers: the triggers standing or received, oldest first. A register dialect repeats the standing one in every exchange, with
             sequence 0 for none; whoever counts parts tells new from known.
+        told: the PLC has the signals of this exchange; False where it polls, and has not read since they stand.
     """
 
     heartbeat: int
     command: PlcCommand
     acknowledged: int
     triggers: tuple[Trigger, ...]
+    told: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,7 @@ class Port:
         """What has come, up to `limit` bytes."""
         port = self._opened()
         # A read alone does not tell a port that is gone from one that is silent.
-        return os.read(port.fileno(), min(waiting, limit)) if (waiting := port.in_waiting) else b""
+        return os.read(port.fileno(), min(port.in_waiting, limit))
 
     def wait(self, seconds: float) -> bool:
         """Waits until something has come, or the port is gone; False when neither was within `seconds`."""

@@ -243,9 +243,10 @@ class Line:
             self._condition.fail(ErrorCode.WIRE, str(error))
         if self._wire.heard is None or not self._wire.hears:
             return
-        self._asked_told = self._handshake.asked
         self._condition.over(ErrorCode.WIRE)
-        self._answers.told(self._wire.heard_ns)
+        if self._wire.heard.told:
+            self._asked_told = self._handshake.asked
+            self._answers.told(self._wire.heard_ns)
         if not self._numbering.met:
             triggers = self._wire.heard.triggers
             self._numbering.meet(triggers[-1].sequence if triggers else 0)

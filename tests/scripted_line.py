@@ -84,6 +84,7 @@ class ScriptedPlc:
     broken: bool = False
     acknowledges: bool = True
     beats: bool = True
+    tells: bool = True
     simulated: bool = True
 
     def exchange(self, signals: StationSignals) -> PlcInput:
@@ -92,7 +93,7 @@ class ScriptedPlc:
         self.heard.append(signals)
         self.heartbeat += self.beats
         acknowledged = signals.result.sequence if self.acknowledges else 0
-        return PlcInput(self.heartbeat, self.command, acknowledged, (self.trigger,))
+        return PlcInput(self.heartbeat, self.command, acknowledged, (self.trigger,), self.tells)
 
     def close(self) -> None:
         self.broken = True

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import operator
 import os
+import re
 import threading
 import time
 import tty
@@ -15,15 +16,29 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structured_text import Program, Ton
 
-from drivers.ascii_codec import LONGEST_LINE, Beat, LineBuffer, Ordered, Refused, StatusWanted, Taken, parse, result_line
+from drivers.ascii_codec import (
+    LONGEST_LINE,
+    Beat,
+    LineBuffer,
+    Ordered,
+    Refused,
+    StatusWanted,
+    Taken,
+    outcome_line,
+    parse,
+    result_line,
+    status_line,
+)
 from drivers.ascii_conversation import Conversation
 from drivers.ascii_line import AsciiLinePlc
 from drivers.plc import NO_RESULT, CommandStatus, PlcCommand, PlcError, PlcInput, PlcResult, StationSignals, Trigger
 from drivers.simulated.ascii_plc import AsciiPlc
 
+BLOCKS = re.findall(r"```iecst\n(.*?)```", (Path(__file__).parent.parent / "docs" / "plc.md").read_text(), re.DOTALL)
 MS = 1_000_000
-TURN_S = 0.15
+TURN_S = 2.0
 """What a loaded machine may make of a turn that never waits."""
 RESULT = PlcResult(
     sequence=42,
@@ -61,6 +76,7 @@ def test_the_checksum_is_the_published_one() -> None:
     ("body", "said"),
     [
         ("RCP,12,1", Ordered("RCP", PlcCommand(1, 12, 1))),
+        ("RCP,0,1", Ordered("RCP", PlcCommand(1, 0, 1))),
         ("UNP,6", Ordered("UNP", PlcCommand(2, 0, 6))),
         ("RUN,2", Ordered("RUN", PlcCommand(3, 0, 2))),
         ("STP,3", Ordered("STP", PlcCommand(4, 0, 3))),
@@ -101,6 +117,7 @@ def test_a_line_that_is_no_command_is_refused_as_one(body: str) -> None:
         "TRG,4\xb2",
         "TRG,1,a1234",
         "TRG,1,A*B",
+        "TRG,1,`",
         "TRG,1,A,B",
         "TRG,1,A\x00",
         "TRG,1,ABCDEFGHIJKLMNOPQ",
@@ -121,18 +138,31 @@ def test_a_field_that_cannot_be_is_refused(body: str) -> None:
     assert parse(line(body)[:-1]) == Refused("ARG")
 
 
-@pytest.mark.parametrize("sent", [b"STS", b"STS*55", b"STS*5", b"*", b"54", b"S*54", line("RUN,15")[:-3] + b"2e", b"\x00" * 40])
+@pytest.mark.parametrize("sent", [b"STS", b"STS*55", b"STS*5", b"*", b"54", b"S*54", b"RST,4*4d", b"\x00" * 40])
 def test_a_wrong_checksum_is_refused_whatever_it_says(sent: bytes) -> None:
     assert parse(sent) == Refused("CHK")
 
 
 def test_a_line_that_is_too_long_is_refused_with_the_right_checksum_too() -> None:
-    assert parse(line("X" * (LONGEST_LINE - 3))[:-1]) == Refused("CMD")
-    assert parse(line("X" * (LONGEST_LINE - 2))[:-1]) == Refused("CHK")
+    assert LONGEST_LINE == 64
+    assert parse(line("X" * 61)[:-1]) == Refused("CMD")
+    assert parse(line("X" * 62)[:-1]) == Refused("CHK")
 
 
 def test_the_result_line_is_the_one_of_the_wire() -> None:
     assert result_line(RESULT) == line("RES,00042,P,1,0,09981,0,12,9F3A,0087")
+
+
+@pytest.mark.parametrize("name", ["sequence", "reason", "recipe_number", "recipe_checksum"])
+def test_what_names_something_in_a_result_is_refused_rather_than_clipped(name: str) -> None:
+    with pytest.raises(ValueError, match="65536 does not fit the wire"):
+        result_line(replace(RESULT, **{name: 65536}))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["state", "recipe_number", "recipe_checksum"])
+def test_what_names_something_in_a_status_is_refused_rather_than_clipped(name: str) -> None:
+    with pytest.raises(ValueError, match="65536 does not fit the wire"):
+        status_line(replace(IDLE, **{name: 65536}))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("passed", [False, None, 1, np.True_, "yes", 0x5AA5])
@@ -143,6 +173,12 @@ def test_only_the_very_true_is_a_p(passed: object) -> None:
 @pytest.mark.parametrize(("probability", "told"), [(float("nan"), 0), (-1.0, 0), (float("inf"), 10000), (2.0, 10000), (0.00004, 0)])
 def test_a_probability_is_clipped_and_none_is_zero(probability: float, told: int) -> None:
     assert int(result_line(replace(RESULT, probability=probability)).split(b",")[5]) == told
+
+
+@pytest.mark.parametrize("status", [status for status in CommandStatus if status is not CommandStatus.DONE])
+def test_only_a_command_that_was_done_is_told_as_done(status: CommandStatus) -> None:
+    ordered = Ordered("RUN", PlcCommand(3, 0, 2))
+    assert outcome_line(ordered, replace(IDLE, command_status=status, error_code=70_000)) == line("ERR,RUN,2,65535")
 
 
 def test_no_line_of_the_station_is_longer_than_a_line_may_be() -> None:
@@ -260,6 +296,7 @@ def test_the_status_is_the_one_of_the_wire(talk: Talk) -> None:
     signals = {"result": replace(RESULT, sequence=41), "error_code": 0}
     talk.turn(**signals)
     assert talk.turn("STS") == ["STS,6,0,12,9F3A,00041,HB123"]
+    assert talk.turn("STS", heartbeat=65536 + 77, error_code=70_000) == ["STS,6,65535,12,9F3A,00041,HB77"]
 
 
 def test_a_trigger_stands_until_the_next_one(talk: Talk) -> None:
@@ -366,6 +403,13 @@ def test_a_new_numbering_is_shown_before_its_first_part_and_never_answered_from_
     assert talk.trigger == Trigger(2)
 
 
+def test_a_part_that_was_not_shown_before_a_new_numbering_is_not_shown_in_it(talk: Talk) -> None:
+    talk.turn("TRG,43", "TRG,00000")
+    for _ in range(3):
+        assert talk.trigger == Trigger(0)
+        talk.turn()
+
+
 def test_part_ids_of_an_old_numbering_bind_nobody(talk: Talk) -> None:
     talk.turn("TRG,42,A")
     assert talk.turn("TRG,00000", "TRG,42,B") == []
@@ -438,6 +482,12 @@ def test_several_commands_are_shown_one_a_turn_and_each_has_an_end(talk: Talk) -
     assert talk.turn() == ["ERR,RCP,2,23"]
 
 
+def test_a_command_that_waits_is_known_too(talk: Talk) -> None:
+    talk.turn("STP,1")
+    talk.turn(command_echo=1, command_status=CommandStatus.DONE)
+    assert talk.turn("RUN,2", "RCP,13,3", "RCP,13,3", "RCP,14,3") == ["ACK,RUN,2", "ACK,RCP,3", "ACK,RCP,3", "NAK,ARG"]
+
+
 def test_more_commands_than_are_kept_are_refused(talk: Talk) -> None:
     sent = talk.turn(*(f"RUN,{sequence}" for sequence in range(1, 11)))
     assert sent == [f"ACK,RUN,{sequence}" for sequence in range(1, 9)] + ["NAK,BSY"] * 2
@@ -466,6 +516,31 @@ def test_after_a_cut_only_what_was_not_taken_is_sent_again(talk: Talk) -> None:
     assert talk.trigger == Trigger(42)
     talk.turn()
     assert talk.trigger == Trigger(43)
+
+
+def test_a_trigger_0_that_was_cut_off_before_it_was_shown_is_forgotten(talk: Talk) -> None:
+    talk.turn("TRG,42")
+    talk.conversation.hear(line("TRG,00000"), talk.signals)
+    talk.conversation.cut()
+    talk.turn("HBT,5")
+    talk.turn()
+    assert talk.trigger == Trigger(42)
+
+
+def test_another_result_under_the_same_number_is_sent_and_must_be_taken_anew(talk: Talk) -> None:
+    talk.turn("TRG,42")
+    talk.turn(result=RESULT)
+    talk.turn("TAK,42")
+    assert talk.turn(result=replace(RESULT, passed=False)) == ["RES,00042,F,1,0,09981,0,12,9F3A,0087"]
+    assert talk.input is not None
+    assert talk.input.acknowledged == 0
+
+
+def test_a_question_is_not_answered_behind_a_queue_that_has_not_left(talk: Talk) -> None:
+    talk.conversation.hear(line("STS"), IDLE, unsent=512)
+    assert talk.conversation.out == b""
+    talk.conversation.hear(line("STS"), IDLE, unsent=511)
+    assert talk.conversation.out == line("STS,6,0,12,9F3A,00000,HB123")
 
 
 def test_a_storm_of_questions_does_not_grow_what_waits_and_leaves_room_for_the_result(talk: Talk) -> None:
@@ -772,7 +847,7 @@ def test_a_pulled_cable_is_an_error_and_its_return_is_found(plc: AsciiLinePlc, c
 
 def test_a_turn_that_waits_ends_when_the_cable_is_pulled(cable: Cable) -> None:
     plc = AsciiLinePlc(str(cable.port), turn_s=10 * TURN_S)
-    pulled = threading.Timer(TURN_S / 3, cable.pull)
+    pulled = threading.Timer(0.05, cable.pull)
     pulled.start()
     assert exchange(plc) is None
     pulled.join()
@@ -817,6 +892,56 @@ def test_closing_says_preoperational_last_even_when_a_line_was_cut_in_two(plc: A
     plc._conversation.out += b"RES,00042,P,1,0,0"
     plc.close()
     assert cable.receives(b"\r" + line("STS,1,0,0,0000,00000,HB123"))
+
+
+# The manual's program.
+
+
+def test_the_manual_s_program_says_what_changed_and_takes_what_the_station_says(talk: Talk) -> None:
+    functions, says = (text for text in BLOCKS if "FUNCTION FC_Take" in text or "fbSend" in text)
+    registers, sent, now_s = [0] * 46, [], 0.0
+    program = Program(functions + says, registers, lambda: now_s)
+    program.variables |= {"tonBeat": Ton(lambda: now_s), "fbSend": sent.append, "FC_Number": str}
+    program.variables |= {"uiSaid37": 0, "uiSaid35": 0, "xResultCame": False}
+
+    def scan(turns: int = 1, **changes: object) -> list[str]:
+        """Scans of 10 ms, a turn of the station after each; the lines that the PLC sent."""
+        nonlocal now_s
+        said = []
+        for _ in range(turns):
+            now_s += 0.01
+            program.scan()
+            bodies = [each[:-4] for each in sent]
+            assert sent == [line(body).decode() for body in bodies]
+            sent.clear()
+            said += bodies
+            for body in talk.turn(*bodies, **changes):
+                assert program.call("FC_Take", line(body)[:-1].decode())
+                program.variables["xResultCame"] |= body.startswith("RES")
+        return said
+
+    registers[32] = 7
+    assert scan(25) == ["HBT,7", "STS"]
+    assert registers[:5] == [1, 6, 123, 12, 0x9F3A]
+    registers[33:36] = [1, 12, 5]
+    assert [body for body in scan(3) if body[0] == "R"] == ["RCP,12,5"]
+    assert registers[19:21] == [5, 1]
+    scan(command_echo=5, command_status=CommandStatus.DONE)
+    assert registers[19:21] == [5, 2]
+    registers[33] = 0
+    scan()
+    assert registers[20] == 0
+    registers[37] = 42
+    assert "TRG,42" in scan(2)
+    scan(result=RESULT)
+    assert registers[5:8] + registers[16:19] + registers[23:24] == [42, 0x5AA5, 1, 87, 12, 0x9F3A, 42]
+    assert "TAK,42" in scan(2)
+    assert talk.input is not None
+    assert talk.input.acknowledged == 42
+    assert "TAK,42" not in scan(5)
+    for number, verb in enumerate(("UNP", "RUN", "STP", "RST", "HLT"), 2):
+        registers[33:36] = [number, 0, 10 + number]
+        assert f"{verb},{10 + number}" in scan(2)
 
 
 # The simulated PLC.

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scripted_line import MS, Bench
 
-from drivers.camera import CameraState, Frame
+from drivers.camera import CameraError, CameraState, Frame
 from drivers.plc import Command, ErrorCode, Trigger
-from station.counting import FreeRunning, HardwareTriggered, SoftwareTriggered
+from station.counting import MOST_FRAMES, FreeRunning, HardwareTriggered, SoftwareTriggered
 from station.handshake import Asked
 from station.inspection import Reason, Result, Verdict
 from station.line import Counting, LineSettings
@@ -307,6 +307,7 @@ def test_why_a_part_had_no_frame_is_not_forgotten_when_the_line_stops_before_it_
     frames.append(Frame(np.zeros((8, 8), np.uint8), "Mono8", 6, 2, clock.now_ns))
     assert numbered(free.next(Asked()))[0] == 3
     assert numbered(free.next(Asked())) == (4, None, "the camera lost the frame")
+    assert [sequence for sequence in range(8) if free.awaits(sequence)] == [5, 6]
     free.stand()
     assert numbered(free.next(Asked())) == (5, None, "the camera lost the frame")
     assert numbered(free.next(Asked())) == (6, None, "the line stopped before it was looked at")
@@ -316,6 +317,8 @@ def test_why_a_part_had_no_frame_is_not_forgotten_when_the_line_stops_before_it_
     assert numbered(free.next(Asked())) == (7, None, "the camera lost the frame")
     free.change_over(clock.now_ns)
     assert numbered(free.next(Asked())) == (8, None, "the recipe was changed before it was looked at")
+    frames.append(Frame(np.zeros((8, 8), np.uint8), "Mono8", 9, 0, clock.now_ns))
+    assert numbered(free.next(Asked())) == (9, 9, "")
 
     counted = HardwareTriggered(bench.camera, Matching(100 * MS, 30 * MS), clock)
     counted.take([Count(1, "", clock.now_ns, Asked())], clock.now_ns)
@@ -324,6 +327,33 @@ def test_why_a_part_had_no_frame_is_not_forgotten_when_the_line_stops_before_it_
     counted.stand([Count(2, "", clock.now_ns, Asked())])
     assert numbered(counted.next(Asked())) == (1, None, "no frame within 100 ms of the PLC's count")
     assert numbered(counted.next(Asked())) == (2, None, "")
+
+
+def test_a_frame_that_nobody_counts_is_numbered_when_its_turn_comes(make: Make) -> None:
+    bench = make("free")
+    clock, camera = bench.clock, bench.camera
+    free = FreeRunning(camera, Numbering(0))
+    free.begin(clock.now_ns)
+    for frame_id, captured_ns in ((1, clock.now_ns - 1), (2, clock.now_ns), (3, clock.now_ns + 7)):
+        camera.frames.append(Frame(np.zeros((8, 8), np.uint8), "Mono8", frame_id, 0, captured_ns))
+    camera.frames.append(CameraError("the cable is pulled"))
+    matches = [free.next(Asked(number)) for number in range(4)]
+    assert [match and (match.count.sequence, match.count.asked.number, match.count.heard_ns) for match in matches] == [
+        None,
+        (1, 1, clock.now_ns),
+        (2, 2, clock.now_ns + 7),
+        None,
+    ]
+
+
+def test_no_more_frames_are_taken_in_a_turn_than_a_camera_process_holds(make: Make) -> None:
+    camera = make("hardware").camera
+    for frame_id in range(MOST_FRAMES + 4):
+        camera.frames.append(Frame(np.zeros((8, 8), np.uint8), "Mono8", frame_id, 0, camera.clock()))
+    counted = HardwareTriggered(camera, Matching(100 * MS, 30 * MS), camera.clock)
+    for left in (4, 0):
+        counted.take([], camera.clock())
+        assert len(camera.frames) == left
 
 
 def numbered(match: Match | None) -> tuple[int, int | None, str]:

@@ -252,6 +252,18 @@ def test_a_network_that_fails_on_its_device_stops_the_line_until_reset(bench: Be
     assert bench.plc.last.state == State.READY
 
 
+def test_a_plc_that_polls_has_been_told_nothing_before_it_reads(bench: Bench) -> None:
+    bench.run()
+    bench.plc.tells = False
+    bench.plc.acknowledges = False
+    bench.plc.trigger = Trigger(1)
+    bench.turn(200)
+    assert bench.line.state is State.CONTINUOUS_EXECUTION, "it was never told, and cannot have acknowledged"
+    bench.plc.tells = True
+    bench.turn(200)
+    assert [*bench.line.causes] == [ErrorCode.NOT_ACKNOWLEDGED]
+
+
 def test_an_answer_nobody_acknowledges_is_repeated_and_then_an_error(bench: Bench) -> None:
     bench.run()
     bench.plc.acknowledges = False

@@ -18,12 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from serial.rs485 import RS485Settings
 
+from drivers.ascii_line import AsciiLinePlc
 from drivers.modbus_map import decode_command_block, encode_signals
 from drivers.modbus_rtu import ModbusRtuPlc
 from drivers.modbus_server import ModbusServerPlc
 from drivers.plc import NO_RESULT, CommandStatus, PlcCommand, PlcError, PlcInput, PlcResult, StationSignals, Trigger, crc16_modbus
-from drivers.serial_port import open_port
+from drivers.serial_port import open_port, rtu_silence_s
 from drivers.simulated.rtu_server import RtuServer
+from drivers.wire_words import clipped, exact
 
 TIMEOUT_S = 0.1
 PATIENT_S = 5.0
@@ -113,13 +115,28 @@ def test_measures_are_clipped_to_what_a_register_says() -> None:
         largest_defect_px=(-3, 70_000, 5, 6),
         elapsed_ms=100_000,
     )
-    words = encode_signals(replace(SIGNALS, result=result, failed_parts=1_000_000))
+    words = encode_signals(replace(SIGNALS, result=result, error_code=70_000, failed_parts=1_000_000))
     assert words[8:17] == [0, 10_000, 65535, 65535, 0, 65535, 5, 6, 65535]
-    assert words[22] == 65535
+    assert words[21:23] == [65535, 65535]
 
 
-@pytest.mark.parametrize(("probability", "word"), [(float("nan"), 0), (-0.5, 0), (float("-inf"), 0), (float("inf"), 10_000), (1.5, 10_000)])
-def test_a_probability_that_is_none_is_clipped(probability: float, word: int) -> None:
+def test_a_register_is_a_plain_integer_whatever_counted_it() -> None:
+    assert [type(word) for word in (exact("state", np.uint16(8)), clipped(np.int64(3)))] == [int, int]  # type: ignore[arg-type]
+
+
+PROBABILITIES = [
+    (float("nan"), 0),
+    (-0.5, 0),
+    (float("-inf"), 0),
+    (float("inf"), 10_000),
+    (1.5, 10_000),
+    (0.99996, 10_000),
+    (0.00004, 0),
+]
+
+
+@pytest.mark.parametrize(("probability", "word"), PROBABILITIES)
+def test_a_probability_is_rounded_and_one_that_is_none_is_clipped(probability: float, word: int) -> None:
     assert encode_signals(replace(SIGNALS, result=replace(RESULT, probability=probability)))[9] == word
 
 
@@ -127,10 +144,17 @@ def test_the_heartbeat_wraps_instead_of_standing_still() -> None:
     assert [encode_signals(replace(SIGNALS, heartbeat=count))[2] for count in (65535, 65536, 65537)] == [65535, 0, 1]
 
 
-@pytest.mark.parametrize("name", ["recipe_number", "recipe_checksum", "sequence"])
-def test_what_names_a_part_or_recipe_is_refused_rather_than_clipped(name: str) -> None:
-    with pytest.raises(ValueError, match="does not fit the wire"):
-        encode_signals(replace(SIGNALS, result=replace(RESULT, **{name: 65536})))
+@pytest.mark.parametrize("name", ["recipe_number", "recipe_checksum", "sequence", "reason"])
+@pytest.mark.parametrize("value", [-1, 65536])
+def test_what_names_a_part_or_recipe_is_refused_rather_than_clipped(name: str, value: int) -> None:
+    with pytest.raises(ValueError, match=f"{value} does not fit the wire"):
+        encode_signals(replace(SIGNALS, result=replace(RESULT, **{name: value})))
+
+
+@pytest.mark.parametrize("name", ["state", "recipe_number", "recipe_checksum", "command_echo"])
+def test_what_names_the_station_s_state_is_refused_rather_than_clipped(name: str) -> None:
+    with pytest.raises(ValueError, match="65536 does not fit the wire"):
+        encode_signals(replace(SIGNALS, **{name: 65536}))  # type: ignore[arg-type]
 
 
 def test_the_command_block_is_the_table_of_the_wire() -> None:
@@ -176,6 +200,18 @@ class FarEnd:
 
     def send(self, data: bytes) -> None:
         os.write(self._near, data)
+
+    def fill(self) -> None:
+        """Leaves the station's side no room; the kernel makes some for a while, as it moves what it has."""
+        os.set_blocking(self._far, False)
+        refused = 0
+        while refused < 20:
+            try:
+                os.write(self._far, bytes(32))
+                refused = 0
+            except BlockingIOError:
+                refused += 1
+                time.sleep(0.005)
 
     def _serve(self) -> None:
         while True:
@@ -382,6 +418,7 @@ FAULTS = {
     "an old write for a read": lambda _: WRITTEN,
     "fewer registers": lambda request: WRITTEN if request[1] == 16 else telegram(1, 3, 4, 0, 1, 0, 2),
     "another address written": lambda request: READ if request[1] == 3 else telegram(1, 16, 0, 1, 0, 24),
+    "fewer written": lambda request: READ if request[1] == 3 else telegram(1, 16, 0, 0, 0, 23),
     "coils written": lambda request: READ if request[1] == 3 else telegram(1, 15, 0, 0, 0, 24),
     "input registers": lambda request: WRITTEN if request[1] == 16 else telegram(1, 4, *READ[2:-2]),
     "only the write is answered": lambda request: WRITTEN if request[1] == 16 else b"",
@@ -412,6 +449,9 @@ def test_a_refusal_names_the_exception_and_the_fix(plc: ModbusRtuPlc, far_end: F
     message = failure(plc)
     assert "exception 2, illegal data address" in message
     assert "base address" in message
+    clock.now_s += 10
+    far_end.reply = lambda request: telegram(1, request[1] | 0x80, 1)
+    assert "exception 1, illegal function; give the PLC registers 0..45" in failure(plc)
     assert recovers(plc, far_end, clock)
 
 
@@ -464,6 +504,35 @@ def test_a_line_that_babbles_without_end_is_left_in_time(plc: ModbusRtuPlc, far_
     failure(link)
     quiet.set()
     link.close()
+    assert recovers(plc, far_end, clock)
+
+
+def test_an_answer_that_begins_in_time_and_goes_on_after_it_is_lost(plc: ModbusRtuPlc, far_end: FarEnd, clock: Clock) -> None:
+    def dawdle(request: bytes) -> bytes:
+        clock.now_s += 1
+        return good_plc(request)[:2]
+
+    far_end.reply = dawdle
+    assert "no good answer" in failure(plc)
+    assert recovers(plc, far_end, clock)
+
+
+def test_a_port_that_takes_nothing_is_an_error_in_bounded_time_and_passes(plc: ModbusRtuPlc, far_end: FarEnd, clock: Clock) -> None:
+    held = threading.Event()
+
+    def hold(_: bytes) -> bytes:
+        held.wait(10)
+        return b""
+
+    far_end.reply = hold
+    failure(plc)
+    far_end.fill()
+    clock.now_s += 10
+    assert "was lost in FC16" in failure(plc)
+    far_end.reply = silent
+    held.set()
+    far_end.pull()
+    far_end.plug()
     assert recovers(plc, far_end, clock)
 
 
@@ -548,14 +617,21 @@ def test_the_port_is_opened_for_one_only(patient: ModbusRtuPlc, far_end: FarEnd)
     assert patient.exchange(SIGNALS) == SAID
 
 
+@pytest.mark.parametrize(("baudrate", "silence_ms"), [(9_600, 4.0104), (19_200, 2.0052), (38_400, 1.75), (921_600, 1.75)])
+def test_the_silence_between_telegrams_is_the_specification_s(baudrate: int, silence_ms: float) -> None:
+    assert rtu_silence_s(baudrate) * 1e3 == pytest.approx(silence_ms, abs=1e-4)
+
+
 # The port's driver.
 
 
 def test_a_driver_without_rs485_is_refused_in_words(far_end: FarEnd, clock: Clock) -> None:
+    errors = []  # as long as an error is kept, what its frames held is
     for link in (ModbusRtuPlc, ModbusServerPlc):
         plc = link(str(far_end.port), rs485=True, clock=clock)
-        with pytest.raises(PlcError, match=r"cannot turn an RS-485 transceiver round by RTS: set plc.rs485 to false"):
+        with pytest.raises(PlcError, match=r"cannot turn an RS-485 transceiver round by RTS: set plc.rs485 to false") as caught:
             plc.exchange(SIGNALS)
+        errors.append(caught)
         plc.close()
     assert recovers(ModbusRtuPlc(str(far_end.port), clock=clock), far_end, clock)
 
@@ -572,6 +648,22 @@ def test_what_the_driver_can_is_set(far_end: FarEnd, monkeypatch: pytest.MonkeyP
     assert isinstance(settings_, RS485Settings)
     assert (settings_.rts_level_for_tx, settings_.rts_level_for_rx) == (True, False)
     assert rest == [True, True]
+
+
+@pytest.mark.parametrize("link", [ModbusRtuPlc, ModbusServerPlc, AsciiLinePlc])
+def test_every_link_opens_its_port_as_it_was_told(link: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[tuple[str, dict[str, object]]] = []
+
+    def port(path: str, **wire: object) -> None:
+        opened.append((path, wire))
+        raise OSError("it was only looked at")
+
+    monkeypatch.setattr(serial, "Serial", port)
+    with pytest.raises(PlcError, match="it was only looked at"):
+        link("/dev/ttyUSB7", baudrate=38_400, parity="O").exchange(SIGNALS)
+    ((path, wire),) = opened
+    assert path == "/dev/ttyUSB7"
+    assert wire.items() >= {"baudrate": 38_400, "parity": "O", "timeout": 0, "exclusive": True}.items()
 
 
 @settings(max_examples=60, deadline=None)
@@ -620,6 +712,16 @@ def test_closing_a_line_that_failed_leaves_it_alone(far_end: FarEnd, plc: Modbus
     failure(plc)
     plc.close()
     assert len(requests) == 1
+
+
+def test_closing_a_line_that_works_again_leaves_the_plc_at_reject(far_end: FarEnd, plc: ModbusRtuPlc, clock: Clock) -> None:
+    far_end.reply = silent
+    failure(plc)
+    assert recovers(plc, far_end, clock)
+    requests: list[bytes] = []
+    far_end.reply = recording(requests, good_plc)
+    plc.close()
+    assert [request[1] for request in requests] == [16]
 
 
 def test_closing_a_dead_line_raises_nothing(far_end: FarEnd, patient: ModbusRtuPlc) -> None:

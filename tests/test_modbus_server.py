@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pymodbus.framer import FramerRTU
+from structured_text import Program
 
 from drivers.modbus_map import encode_signals
 from drivers.modbus_requests import RequestServer
@@ -26,6 +28,7 @@ from drivers.simulated.line import BatchSpec, LineSpec, SimulatedLine, Terminal
 from drivers.simulated.rtu_client import PATIENCE_S, POLL_S, RtuClient
 from drivers.simulated.rtu_server import RtuServer, crc
 
+MANUAL = (Path(__file__).parent.parent / "docs" / "plc.md").read_text()
 TIMEOUT_S = 0.05
 PATIENCE = 10.0
 RESULT = PlcResult(42, True, 1, 3, 0.9981, 2, 700, (10, 20, 30, 40), 87, 12, 0x9F3A)
@@ -202,6 +205,30 @@ def test_what_others_say_on_the_line_is_stepped_over() -> None:
     assert ask(server, read(32, 14)) == words_told(*[0] * 14)
 
 
+@pytest.mark.parametrize(("noise", "most"), [(bytes([1, 0x41]) * 128, 0), (bytes([2, 3]) * 128, 2)], ids=["no function", "other units"])
+def test_noise_is_seen_through_without_adding_it_up_at_every_byte(noise: bytes, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    server, added_up = a_server(), 0
+    check = FramerRTU.check_CRC
+
+    def counting(data: bytes, told: int) -> bool:
+        nonlocal added_up
+        added_up += 1
+        return check(data, told)
+
+    monkeypatch.setattr(FramerRTU, "check_CRC", counting)
+    server.receive(noise)
+    assert added_up <= most
+
+
+@pytest.mark.parametrize("function", range(256))
+def test_no_function_is_too_strange(function: int) -> None:
+    for length in range(40):
+        server = a_server()
+        ask(server, bytes([1, function, 14, *range(length)]))
+        ask(server, telegram(bytes([1, function, *range(length)])))
+        assert ask(server, read(0, 24)) == words_told(*BLOCK)
+
+
 def test_an_echo_of_an_answer_is_no_request() -> None:
     server = a_server()
     for asked in (read(0, 24), write(32, *range(14)), write_and_read(0, 24, 32, 1), read(60, 1)):
@@ -302,6 +329,18 @@ def test_after_a_silence_everything_must_be_said_anew() -> None:
     assert server.said() is None
     ask(server, write_one(32, 1))
     assert server.said() == PlcInput(1, PlcCommand(3, 0, 7), 41, (Trigger(42),))
+    server.forget()
+    ask(server, write(32, *range(14)))
+    assert server.said() is None
+    ask(server, read(0, 1))
+    assert server.said() is not None
+
+
+def test_what_was_asked_before_a_silence_is_no_sign_of_life_after_it() -> None:
+    server = met(a_server())
+    ask(server, read(0, 24))
+    server.forget()
+    assert (server.asked(), server.polled()) == (False, False)
 
 
 def test_each_trigger_is_seen_once_in_order_and_the_last_one_stands() -> None:
@@ -351,6 +390,45 @@ def test_a_number_left_standing_acknowledges_no_result_that_was_not_read() -> No
     assert acknowledged() == 0
 
 
+@pytest.mark.parametrize("read_of_it", [read(5, 1), read(6, 1), read(7, 17)])
+def test_a_result_is_not_acknowledged_before_its_number_and_verdict_were_read(read_of_it: bytes) -> None:
+    server = met(a_server())
+    ask(server, read_of_it)
+    ask(server, write_one(36, 42))
+    said = server.said()
+    assert said
+    assert said.acknowledged == 0
+
+
+def test_a_number_written_before_the_result_was_read_must_be_written_again() -> None:
+    server = met(a_server())
+    ask(server, write_one(36, 42))
+    ask(server, read(0, 24))
+    ask(server, write_one(32, 9))
+    said = server.said()
+    assert said
+    assert (said.heartbeat, said.acknowledged) == (9, 0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"sequence": 43}, {"passed": False}, {"reason": 2}, {"elapsed_ms": 88}, {"recipe_number": 13}, {"recipe_checksum": 1}],
+    ids=str,
+)
+def test_another_result_is_acknowledged_anew_whatever_differs(changes: dict[str, object]) -> None:
+    server = met(a_server())
+    ask(server, read(0, 24))
+    ask(server, write_one(36, 42))
+    server.publish(encode_signals(replace(SIGNALS, result=replace(RESULT, **{"sequence": 42, **changes}))))  # type: ignore[arg-type]
+    said = server.said()
+    assert said
+    assert said.acknowledged == (42 if "sequence" in changes else 0)
+    ask(server, write_one(36, 43 if "sequence" in changes else 42))
+    said = server.said()
+    assert said
+    assert said.acknowledged == 0
+
+
 def test_a_block_read_in_pieces_around_a_new_result_shows_two_sequences() -> None:
     for first, second in ((slice(0, 12), slice(12, 24)), (slice(12, 24), slice(0, 12))):
         server = a_server()
@@ -374,6 +452,10 @@ class Line:
 
     def say(self, data: bytes) -> None:
         os.write(self.terminal.fileno(), data)
+
+    def arrived(self, plc: ModbusServerPlc) -> None:
+        """Waits until what was said stands in the station's port."""
+        assert plc._port.wait(PATIENCE)
 
     def heard(self, wait_s: float = 0.0) -> bytes:
         select.select([self.terminal], [], [], wait_s)
@@ -446,7 +528,8 @@ def test_the_signals_of_an_exchange_are_what_the_plc_reads_until_the_next(line: 
 
 
 def test_an_exchange_answers_one_request_and_does_not_wait_for_another(line: Line, clock: Clock) -> None:
-    plc = ModbusServerPlc(str(line.port), timeout_s=TIMEOUT_S, turn_s=60.0, clock=clock)
+    turn_s, began_s = 20.0, time.monotonic()
+    plc = ModbusServerPlc(str(line.port), timeout_s=TIMEOUT_S, turn_s=turn_s, clock=clock)
     opener = threading.Thread(target=exchange, args=(plc,))
     opener.start()
     while opener.is_alive():  # what comes before the port is open is dropped
@@ -456,6 +539,7 @@ def test_an_exchange_answers_one_request_and_does_not_wait_for_another(line: Lin
         pass
     assert asked(line, plc, write(32, *[0] * 14))[0]
     assert asked(line, plc, write_one(37, 5)) == (write_one(37, 5), PlcInput(0, PlcCommand(0, 0, 0), 0, (Trigger(5),)))
+    assert time.monotonic() - began_s < turn_s
     plc.close()
 
 
@@ -495,11 +579,10 @@ def test_a_plc_that_does_not_poll_is_an_error_until_it_polls_again(line: Line, p
     clock.now_s += 2 * TIMEOUT_S - 0.001
     assert isinstance(exchange(plc), PlcInput)
     clock.now_s += 0.002
-    why = asked(line, plc, write_one(32, 7))[1]
-    assert isinstance(why, str)
+    why = str(exchange(plc))
     assert why.startswith(f"{line.port}: the PLC has not polled unit 1 for 100 ms; check wiring")
     assert why.endswith("that its program reads 0..23 and writes 32..45 in every cycle")
-    assert "has not polled" in str(exchange(plc))
+    assert "the PLC asks unit 1, but has not read 0..23 for 100 ms" in str(asked(line, plc, write_one(32, 7))[1])
     assert "has not yet read its registers and written all of 32..37" in str(asked(line, plc, read(0, 1))[1])
 
 
@@ -507,13 +590,50 @@ def test_what_was_written_long_before_the_plc_polls_again_counts_no_more(line: L
     poll(line, plc)
     clock.now_s += 1
     assert "has not polled" in str(exchange(plc))
-    assert "has not polled" in str(asked(line, plc, write(32, *range(14)))[1])
+    assert "asks unit 1, but has not read" in str(asked(line, plc, write(32, *range(14)))[1])
     clock.now_s += 2 * TIMEOUT_S + 0.001
     assert "has not polled" in str(exchange(plc))
     assert "has not yet read its registers and written" in str(asked(line, plc, read(0, 1))[1])
     clock.now_s += 1
     assert "has not polled" in str(exchange(plc))
     assert poll(line, plc) == PlcInput(0, PlcCommand(0, 0, 0), 0, (Trigger(0),))
+
+
+def test_a_plc_that_waited_while_the_station_was_busy_was_not_silent(line: Line, plc: ModbusServerPlc, clock: Clock) -> None:
+    poll(line, plc)
+    for _ in range(3):
+        line.say(write(32, *[9] * 14))
+        line.arrived(plc)
+        clock.now_s += 1  # a frame and an inspection
+        assert exchange(plc) == PlcInput(9, PlcCommand(9, 9, 9), 9, (Trigger(9),))
+        assert line.heard(PATIENCE)
+        assert isinstance(asked(line, plc, read(0, 24))[1], PlcInput)
+    clock.now_s += 1
+    assert "has not polled" in str(exchange(plc))
+
+
+def test_before_the_port_was_open_nobody_waited(line: Line, clock: Clock) -> None:
+    plc = ModbusServerPlc(str(line.port), timeout_s=TIMEOUT_S, turn_s=0.1, clock=clock)
+    clock.now_s += 10
+    opener = threading.Thread(target=exchange, args=(plc,))
+    opener.start()
+    while opener.is_alive():
+        line.say(write_one(32, 7))
+        opener.join(0.01)
+    while line.heard(0.1):
+        exchange(plc)
+    clock.now_s += 2 * TIMEOUT_S + 0.001
+    assert "has not polled unit 1" in str(exchange(plc))
+    plc.close()
+
+
+def test_a_plc_that_writes_and_never_reads_is_told_from_one_that_is_away(line: Line) -> None:
+    plc = ModbusServerPlc(str(line.port), timeout_s=TIMEOUT_S)
+    until_s = time.monotonic() + PATIENCE
+    while "the PLC asks unit 1, but has not read 0..23" not in str(exchange(plc)):
+        line.say(write_one(32, 7))
+        assert time.monotonic() < until_s
+    plc.close()
 
 
 def test_a_cable_that_was_pulled_leaves_nothing_said(line: Line, plc: ModbusServerPlc, clock: Clock) -> None:
@@ -539,6 +659,31 @@ def test_an_answer_that_the_port_does_not_take_is_dropped(line: Line, plc: Modbu
     assert asked(line, plc, read(0, 1))[0] == words_told(1)
 
 
+def test_a_port_that_was_lost_is_closed_without_waiting_for_what_has_not_left(
+    line: Line, plc: ModbusServerPlc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poll(line, plc)
+    done: list[str] = []
+    monkeypatch.setattr(Port, "drop_unsent", lambda _: done.append("drop"))
+    monkeypatch.setattr(Port, "close", lambda _: done.append("close"))
+    line.terminal.close()
+    assert "was lost" in str(exchange(plc))
+    assert done == ["drop", "close"]
+    monkeypatch.undo()
+    line.terminal = Terminal(line.port)
+
+
+def test_no_more_is_taken_from_a_port_than_was_asked_for(line: Line) -> None:
+    port = Port(str(line.port), 19_200, "E")
+    assert port.open()
+    assert not port.open()
+    line.say(bytes(600))
+    assert port.wait(PATIENCE)
+    until(lambda _: port._opened().in_waiting == 600)
+    assert [len(port.read(256)) for _ in range(4)] == [256, 256, 88, 0]
+    port.close()
+
+
 def test_signals_that_cannot_be_told_leave_the_block_as_it_was(line: Line, plc: ModbusServerPlc) -> None:
     poll(line, plc)
     with pytest.raises(ValueError, match="state -1 does not fit the wire"):
@@ -550,15 +695,18 @@ def test_closing_waits_for_one_read_and_says_goodbye(line: Line, clock: Clock) -
     plc = ModbusServerPlc(str(line.port), timeout_s=PATIENCE, clock=clock)
     exchange(plc)
     poll(line, plc)
+    poll(line, plc, replace(SIGNALS, heartbeat=78))
     closing_ = threading.Thread(target=plc.close)
     closing_.start()
+    began_s = time.monotonic()
     heard = b""
     line.say(write_one(32, 1))
     while closing_.is_alive():
         line.say(read(0, 24))
         heard += line.heard(0.2)
     closing_.join()
-    assert words_told(1, 1, 77, *[0] * 16, 5, 2, 21, 6, 0) in heard + line.heard(0.2)
+    assert time.monotonic() - began_s < PATIENCE  # half of what it would wait for a PLC that is away
+    assert words_told(1, 1, 78, *[0] * 16, 5, 2, 21, 6, 0) in heard + line.heard(0.2)
 
 
 def test_closing_does_not_wait_long_for_a_plc_that_is_away(line: Line, clock: Clock) -> None:
@@ -609,6 +757,55 @@ def test_mbpoll_reads_and_writes_the_station(line: Line, tmp_path: Path) -> None
         assert "Written 6 references" in mbpoll("-r", "32", str(tmp_path / "client"), "--", "900", "1", "12", "5", "41", "42")
         assert said == PlcInput(900, PlcCommand(1, 12, 5), 41, (Trigger(42),))
         assert "Illegal data address" in mbpoll("-r", "6", str(tmp_path / "client"), "--", "23205", "1")
+
+
+# The manual's program that polls.
+
+
+class ClientBlock:
+    """A PLC's Modbus client block, to the station: a rising edge of `xExecute` is one job, done in the call after it."""
+
+    def __init__(self, job: Callable[[int, int, int], bool]) -> None:
+        self.xDone = self.xError = False
+        self._job, self._before = job, False
+
+    def __call__(self, *, xExecute: bool, uiFunction: int = 0, uiAddress: int = 0, uiCount: int = 0, **_: int) -> None:  # noqa: N803
+        self.xDone = self.xError = False
+        if xExecute and self._before:
+            self.xDone = self._job(uiFunction, uiAddress, uiCount)
+            self.xError = not self.xDone
+        self._before = xExecute
+
+
+def test_the_manual_s_program_that_polls_writes_and_reads_whole_blocks_and_keeps_out_what_failed() -> None:
+    (text,) = [part for part in MANUAL.split("```iecst\n")[1:] if "CASE iPoll OF" in part]
+    server, spoil = a_server(), "nothing"
+    mine, came = [0] * 32 + [*range(900, 906), *[0x4131] * 8], [0] * 24
+
+    def job(function: int, address: int, count: int) -> bool:
+        asked_ = read(address, count, function=function) if function == 3 else write(address, *mine[address : address + count])
+        answer = ask(server, asked_)
+        if spoil == "answer" or answer[1] != function:
+            return False
+        if function == 3:
+            came[:] = struct.unpack(f">{count}H", answer[3:-2])
+            came[23] += spoil == "block"
+        return True
+
+    program = Program(text.partition("```")[0], mine, lambda: 0.0)
+    program.variables |= {"iPoll": 0, "fbWrite": ClientBlock(job), "fbRead": ClientBlock(job), "awIn": came, "ADR": lambda place: place}
+
+    def cycle() -> PlcInput | None:
+        for _ in range(6):
+            program.scan()
+        return server.said()
+
+    assert cycle() == PlcInput(900, PlcCommand(901, 902, 903), 904, (Trigger(905, "A1" * 8),))
+    assert mine[:24] == BLOCK
+    for spoil in ("block", "answer", "nothing"):
+        server.publish(encode_signals(replace(SIGNALS, result=replace(RESULT, sequence=43))))
+        cycle()
+        assert mine[5] == (43 if spoil == "nothing" else 42)
 
 
 # The simulated PLC that polls.

@@ -32,6 +32,19 @@ def test_what_was_jumped_over_is_asked_for_too() -> None:
     assert numbering.last == 10
 
 
+def test_the_newest_two_numbers_can_be_asked_for_as_often_as_the_plc_likes_and_older_ones_three_times() -> None:
+    numbering = met(100, 100)
+    assert [numbering.repeats(98) for _ in range(4)] == [True, True, True, False]
+    assert all(numbering.repeats(sequence) for sequence in (99, 100) for _ in range(9))
+    numbering = met(2, 2)
+    assert [numbering.repeats(65_535) for _ in range(4)] == [True, True, True, False]
+
+
+def test_where_the_plc_gives_no_numbers_they_come_round_too() -> None:
+    numbering = Numbering(65_534)
+    assert [numbering.give() for _ in range(3)] == [65_535, 1, 2]
+
+
 def test_a_number_that_does_not_follow_changes_nothing() -> None:
     numbering = met(7, 7)
     assert numbering.take(3) is None

@@ -281,7 +281,7 @@ def test_noise_is_an_error_or_nothing_and_passes(bench: Bench, seed: int) -> Non
         bench.say(32, 900 + count)
         if said := bench.exchange():
             assert said.heartbeat in truth
-            assert replace(said, heartbeat=0) == PlcInput(0, PlcCommand(0, 0, 0), 0, (Trigger(0),))
+            assert replace(said, heartbeat=0, told=True) == PlcInput(0, PlcCommand(0, 0, 0), 0, (Trigger(0),))
     bench.spoil = lambda data: data
     bench.say(37, 42)
     bench.until(lambda said: said.triggers[-1].sequence == 42)
@@ -460,3 +460,24 @@ def test_a_shift_of_two_batches_ends_with_every_part_in_its_bin(bench: Bench) ->
 def test_no_bad_part_passes_on_a_noisy_line(bench: Bench) -> None:
     bench.spoil = flipping(random.Random(7), 0.05)
     run_shift(bench, 12, 6)
+
+
+def one_late() -> Callable[[bytes], bytes]:
+    """Keeps each answer back until the next one comes."""
+    kept = b""
+
+    def spoil(data: bytes) -> bytes:
+        nonlocal kept
+        if not data:
+            return b""
+        data, kept = kept, data
+        return data
+
+    return spoil
+
+
+@pytest.mark.parametrize("bench", [SIMULATED[1]], ids=named, indirect=True)
+def test_answers_that_are_each_taken_for_the_next_one_s_shift_no_result(bench: Bench) -> None:
+    bench.spoil = one_late()
+    parts = run_shift(bench, 12, 6)
+    assert parts.bins == {part: is_good(part) for part in parts.bins}

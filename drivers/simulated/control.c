@@ -64,6 +64,16 @@ const char *file_name(const struct camera *camera, const char *suffix, char name
     return name;
 }
 
+/* A line in the camera's file `happened`, for whoever must know that a fault was not only told but struck. */
+static void note(const struct camera *camera, const char *what, const char *more) {
+    char name[64];
+    int file = openat(camera->directory, file_name(camera, "happened", name), O_CREAT | O_WRONLY | O_APPEND | O_CLOEXEC, 0600);
+    if (file < 0)
+        return;
+    dprintf(file, "%s %s\n", what, more);
+    close(file);
+}
+
 /* ---------------------------------------------------------------- the words */
 
 static int index_of(const char *word, const char *const words[], int count) {
@@ -164,6 +174,8 @@ bool obey(struct camera *camera, const char *order) {
 static void obey_or_complain(struct camera *camera, const char *order) {
     if (!obey(camera, order))
         fprintf(stderr, "%s: not obeyed: %s\n", camera->model->serial, order);
+    else if (strcmp(order, "line0") != 0) /* which comes with every part */
+        note(camera, "told", order);
 }
 
 /* In order again, but for what is usual with this vendor and what the file of faults says. */
@@ -188,8 +200,10 @@ bool strikes(struct camera *camera, enum fault fault) {
     uint64_t *left = &camera->conditions.faults[fault];
     if (*left == 0)
         return false;
-    if (*left != UINT64_MAX)
+    if (*left != UINT64_MAX) {
         --*left;
+        note(camera, "struck", FAULT_WORDS[fault]);
+    }
     return true;
 }
 
@@ -213,6 +227,8 @@ GC_ERROR enter(struct camera *camera, enum call call) {
     uint64_t *amount = &camera->conditions.calls[call].amount, ms = *amount;
     if (outcome == HANGS || outcome == CRASHES || (outcome == FAILS && *amount != UINT64_MAX && --*amount == 0))
         camera->conditions.calls[call].outcome = WORKS;
+    if (outcome != WORKS)
+        note(camera, OUTCOME_WORDS[outcome], CALL_WORDS[call]);
     pthread_mutex_unlock(&camera->lock);
     if (outcome == CRASHES)
         crash();

@@ -107,6 +107,16 @@ def tell(directory: Path, serial: str, order: str) -> None:
         sender.sendto(order.encode(), f"{short}/{serial}.sock")
 
 
+def happened(directory: Path, serial: str) -> list[str]:
+    """What was done to a simulated camera since its folder was made, oldest first, by whichever process had it open.
+
+    `told ORDER` for each order it took but pulses on Line0, `struck WORD` for each frame that a counted fault struck, and `error CALL`,
+    `hang CALL` or `crash CALL` for each call that went wrong.
+    """
+    file = directory / f"{serial}.happened"
+    return file.read_text().splitlines() if file.exists() else []
+
+
 @contextlib.contextmanager
 def _short(directory: Path) -> Iterator[str]:
     """Another path to the directory, for a socket's path must not be longer than 107 bytes."""

@@ -5,13 +5,29 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from plant import BULB, Event, Plant, Sees, goes_on
+from judge import Part
+from plant import BULB, HARDWARE, LINKS, Event, NotSeenError, Plant, Sees, goes_on
 
 Act = Callable[[Plant], AbstractContextManager[None]]
 """Does it to a running line, and undoes on leaving what can be undone."""
-BOTH = ("modbus-rtu", "ascii")
+PLC_COUNTS = tuple(link for link in LINKS if link != HARDWARE)
 
-__all__ = ["BOTH", "Act", "Fault", "act", "any_of", "dead", "done", "error", "failed", "goes_on", "refused", "rejected", "times_out"]
+__all__ = [
+    "LINKS",
+    "PLC_COUNTS",
+    "Act",
+    "Fault",
+    "act",
+    "any_of",
+    "dead",
+    "done",
+    "error",
+    "failed",
+    "goes_on",
+    "refused",
+    "rejected",
+    "times_out",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,26 +47,33 @@ class Fault:
     sees: Sees
     within_s: float
     act: Act
-    links: tuple[str, ...] = BOTH
+    links: tuple[str, ...] = PLC_COUNTS
     restarts: bool = False
 
     def happen(self, line: Plant) -> float:
         """Does it to `line` at a random moment, and brings the line back. Returns the reaction time, in s.
 
         Raises:
-            NotSeenError: the PLC did not see what it must, or the line did not come back.
+            NotSeenError: the PLC did not see what it must, or what it would have seen without the fault too and nothing proves that it was
+                injected; or the line did not come back.
         """
         line.judge.fault = self.name
+        sees = any_of(self.sees, error(8)) if line.link == HARDWARE else self.sees
+        proofs = line.proofs + line.wire.harmed
         line.pause(line.chance.uniform(0, 0.15))
         line.mark()
         with self.act(line):
-            reaction_s = line.wait(self.sees, self.within_s, self.seen)
+            reaction_s = line.wait(sees, self.within_s, self.seen)
+        if line.proofs + line.wire.harmed == proofs and sees(Event(1.0, "answer", part=_HEALTHY), 0.0):
+            raise NotSeenError(f"{self.seen}: nothing proves that it was injected")
         line.run(BULB)
         line.judge.fault = ""
         return reaction_s
 
 
 act = contextmanager
+_HEALTHY = Part(1, "", good=True, product=BULB, asked=(BULB, 0), triggered_s=0.5, passed=True)
+"""What a line without a fault shows too."""
 
 
 def failed(*reasons: str) -> Sees:

@@ -14,7 +14,7 @@ from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 from fault import Act, Fault, act, any_of, dead, error, failed, goes_on, refused, times_out
-from plant import BULB, IRON, PREPARE, PRODUCTS, NotSeenError, Plant
+from plant import BULB, IRON, PREPARE, PRODUCTS, Plant
 
 _SILENT = any_of(dead, times_out)
 
@@ -82,6 +82,7 @@ def _stopped(shortest_s: float, longest_s: float) -> Act:
     @act
     def happens(line: Plant) -> Generator[None]:
         os.kill(line.pid, signal.SIGSTOP)
+        line.prove(lambda: Path(f"/proc/{line.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T", "stopped")
         line.pause(line.chance.uniform(shortest_s, longest_s))
         os.kill(line.pid, signal.SIGCONT)
         yield
@@ -103,8 +104,7 @@ def _restart_loop(line: Plant) -> Generator[None]:
 def _second_station(line: Plant) -> Generator[None]:
     words = [sys.executable, "-m", "station.cli", "--home", str(line.home), "run"]
     second = subprocess.run(words, capture_output=True, timeout=60, check=False)
-    if second.returncode != 2:
-        raise NotSeenError(f"a second station ended with {second.returncode}")
+    line.prove(lambda: second.returncode == 2, f"a second station ended with {second.returncode}")
     line.mark()
     yield
 
@@ -121,6 +121,7 @@ def _limited(kind: int, what: str) -> Act:
             "file size": lambda: 1,
         }[what]()
         resource.prlimit(line.pid, kind, (used, before[1]))
+        line.prove(lambda: resource.prlimit(line.pid, kind)[0] == used, f"no more {what}")
         try:
             yield
             line.pause(0.5)
@@ -177,17 +178,18 @@ def _recordings_gone(line: Plant) -> Generator[None]:
     folder.write_text("")
     yield
     line.pause(0.3)
+    line.prove(folder.is_file, "the file still stands there")
     folder.unlink()
 
 
 @act
 def _log_stuck(line: Plant) -> Generator[None]:
     line.log.pause()
-    for _ in range(600):
+    until_s = time.monotonic() + 30
+    while not line.log.full() and time.monotonic() < until_s:
         line.say(PREPARE, 77)  # each is an event
         line.pause(0.01)
-        if line.judge.alive(time.monotonic()) is False:
-            break
+    line.prove(line.log.full, "the pipe is full")
     line.say(PREPARE, BULB)
     line.mark()
     yield
@@ -197,6 +199,7 @@ def _log_stuck(line: Plant) -> Generator[None]:
 @act
 def _log_gone(line: Plant) -> Generator[None]:
     line.log.hang_up()
+    line.prove(line.log.closed, "the pipe is closed")
     line.mark()
     yield
 
@@ -210,6 +213,7 @@ def _socket_flood(line: Plant) -> Generator[None]:
             with suppress(OSError):
                 client.connect(str(line.home / "data/control.sock"))
                 client.sendall([b'{"command": "status"}\n', b"\x00\xff{{{\n", b'{"command": "status"' * 2000, b""][number % 4])
+        line.prove(lambda: number == 99, "all of them have spoken")
         line.mark()
         yield
 
@@ -219,6 +223,7 @@ def _socket_gone(line: Plant) -> Generator[None]:
     path = line.home / "data/control.sock"
     path.rename(path.with_suffix(".gone"))
     yield
+    line.prove(lambda: not path.exists(), "nobody finds it")
     path.with_suffix(".gone").rename(path)
 
 

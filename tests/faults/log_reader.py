@@ -1,8 +1,11 @@
 """Who reads what the daemon logs, and how that can go wrong."""
 
+import fcntl
 import os
 import select
 import subprocess
+import sys
+import termios
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -33,6 +36,15 @@ class LogReader:
         self._ended = True
         self._thread.join(2)
         self._pipe.close()
+
+    def full(self) -> bool:
+        """The pipe takes no more."""
+        waiting = fcntl.ioctl(self._pipe.fileno(), termios.FIONREAD, b"\0" * 4)
+        return int.from_bytes(waiting, sys.byteorder) > fcntl.fcntl(self._pipe.fileno(), fcntl.F_GETPIPE_SZ) - 4096
+
+    def closed(self) -> bool:
+        """Nobody can read the pipe any more."""
+        return self._pipe.closed
 
     def close(self) -> None:
         """The process has ended."""

@@ -25,10 +25,19 @@ from wire import Wire
 
 from drivers.simulated.ascii_plc import AsciiPlc
 from drivers.simulated.parts import CLASSES, make_part
+from drivers.simulated.rtu_client import RtuClient
 from drivers.simulated.rtu_server import RtuServer
-from drivers.simulated.scene import Scene, tell
+from drivers.simulated.scene import Scene, happened, tell
 
 SERIAL = "SIM-MQ042"
+HARDWARE = "hardware"
+LINKS: dict[str, dict[str, Any]] = {
+    "modbus-rtu": {},
+    "modbus-rtu-server": {"plc": {"role": "server"}},
+    "ascii": {"plc": {"link": "ascii"}},
+    HARDWARE: {"trigger": "hardware", "camera": {"frame_window_ms": 100}},
+}
+"""The lines that faults are done to, by what their station.yaml says: both dialects and roles, and one whose sensor fires the camera."""
 PREPARE, UNPREPARE, START, STOP, RESET, HALT = 1, 2, 3, 4, 5, 6
 INITIALIZED, READY, CONTINUOUS, ERROR, HALTED = 5, 6, 8, 3, 2
 BULB, IRON = 1, 2
@@ -36,8 +45,15 @@ PRODUCTS = {BULB: "bulb", IRON: "iron"}
 SEEDS = range(7_000, 7_004)
 """Of the parts; the demo's networks are right about all of them, which the suite's first test shows."""
 _SCAN_S = 0.005
+COUNTED = (
+    *("drop", "incomplete", "duplicate", "badid", "noheight", "larger", "short", "wrongsize"),
+    *("frozen", "dark", "bright", "notime", "deaf", "late"),
+)
+"""The camera's orders that strike a frame each."""
 _PAUSE_SCANS = 10
-"""So long is it from one part to the next, on average."""
+"""So long is it from an answer to the next part, on average."""
+_SENSOR_SCANS = 50
+"""So long is it at least where a sensor fires the camera: two parts must lie further apart than the frame window, delay and exchange."""
 _BEAT, _CODE, _ARGUMENT, _COMMAND, _TAKEN, _TRIGGER, _PART_ID = 32, 33, 34, 35, 36, 37, 38
 Steps = Generator[None, None, None]
 
@@ -67,13 +83,9 @@ class Plant:
         self.chance = random.Random(f"{link} {seed}")
         self.link = link
         self.port = folder / "home/data/simulated/plc"
-        self.home = make_home(
-            folder / "home",
-            plc={"port": str(self.port), "link": link},
-            camera={"frame_window_ms": 300},
-            recording={"keep": "failed", "max_gb": 0.2},
-            simulation=None,
-        )
+        sections: dict[str, Any] = {"camera": {"frame_window_ms": 300}, "recording": {"keep": "failed", "max_gb": 0.2}, "simulation": None}
+        sections |= LINKS[link]
+        self.home = make_home(folder / "home", **sections | {"plc": {"port": str(self.port), **sections.get("plc", {})}})
         for name in PRODUCTS.values():
             recipe = self.home / "recipes" / name / "recipe.yaml"
             recipe.write_text(recipe.read_text().replace("deadline_ms: 2000", "deadline_ms: 1000"))
@@ -90,8 +102,9 @@ class Plant:
         self.feeding = self.acknowledging = self.beating = self.answering = True
         self.wire = Wire(self.port)
         self.registers = [0] * 46
-        self.last_sequence = self.jumped = 0
+        self.last_sequence = self.jumped = self.proofs = 0
         self.special: Steps | None = None
+        self._between_parts = False
         self.before_trigger: Callable[[Part], None] | None = None
         self.process: subprocess.Popen[bytes] | None = None
         self.restarts = 0
@@ -175,9 +188,16 @@ class Plant:
         raise NotSeenError(f"the daemon {self.pid} has no camera process")
 
     def happen(self, text: str, pid: int | None = None) -> None:
-        """Executes this text inside the daemon, see inside/sitecustomize.py."""
-        (self.home / "fault.py").write_text(text)
+        """Executes this text inside the daemon, see inside/sitecustomize.py.
+
+        Raises:
+            NotSeenError: it was not executed.
+        """
+        file, done = self.home / "fault.py", self.home / "fault.py.done"
+        done.unlink(missing_ok=True)
+        file.write_text(text)
         os.kill(pid or self.pid, signal.SIGUSR1)
+        self.prove(done.exists, "executed inside the daemon")
 
     def operator(self, *words: str) -> Any:
         """A command at the station's own terminal; returns its document.
@@ -193,6 +213,37 @@ class Plant:
     def camera(self, order: str) -> None:
         """Tells the simulated camera what to do wrong, see docs/simulated-producer.md."""
         tell(self.directory, SERIAL, order)
+
+    def camera_did(self) -> int:
+        """How much has happened to the camera until now."""
+        return len(happened(self.directory, SERIAL))
+
+    def prove_camera(self, before: int, *orders: str) -> None:
+        """The camera took these orders since then, and those that wait for a frame or a call have struck.
+
+        Raises:
+            NotSeenError: it did not.
+        """
+        for order in orders:
+            word, *rest = order.split()
+            if word in ("error", "hang", "crash"):
+                expected = f"{word} {rest[0]}"
+            else:
+                expected = f"struck {word}" if word in COUNTED and rest[-1:] != ["always"] else f"told {order}"
+            self.prove(lambda expected=expected: expected in happened(self.directory, SERIAL)[before:], expected)  # type: ignore[misc]
+
+    def prove(self, injected: Callable[[], bool], what: str) -> None:
+        """The fault shows that it was injected.
+
+        Raises:
+            NotSeenError: it does not.
+        """
+        until_s = time.monotonic() + 8.0
+        while not injected():
+            if time.monotonic() > until_s:
+                raise NotSeenError(f"was not injected: {what}")
+            self.pause(0.02)
+        self.proofs += 1
 
     @contextmanager
     def camera_file(self, *orders: str) -> Generator[None]:
@@ -252,7 +303,15 @@ class Plant:
     def between_parts(self, steps: Steps) -> None:
         """The PLC does this once, after the part it has."""
         with self._news:
-            self.special = steps
+            self.special, self._between_parts = steps, True
+
+    def prove_between_parts(self) -> None:
+        """It has done it.
+
+        Raises:
+            NotSeenError: it has not.
+        """
+        self.prove(lambda: not self._between_parts, "the PLC did it between two parts")
 
     # ---- what the suite sees
 
@@ -333,8 +392,10 @@ class Plant:
 
     # ---- the PLC
 
-    def _new_server(self) -> AsciiPlc | RtuServer:
-        return AsciiPlc(self.registers) if self.link == "ascii" else RtuServer(self.registers, writable=range(24))
+    def _new_server(self) -> AsciiPlc | RtuClient | RtuServer:
+        if self.link == "ascii":
+            return AsciiPlc(self.registers)
+        return RtuClient(self.registers) if self.link == "modbus-rtu-server" else RtuServer(self.registers, writable=range(24))
 
     def _run(self) -> None:
         try:
@@ -401,6 +462,7 @@ class Plant:
             if self.special is not None:
                 steps, self.special = self.special, None
                 yield from steps
+                self._between_parts = False
             if not self.feeding:
                 yield
                 continue
@@ -416,7 +478,8 @@ class Plant:
             part.taint = taint and self._taint
             while part.passed is None:
                 yield
-            for _ in range(self.chance.randrange(1, 2 * _PAUSE_SCANS)):
+            least = _SENSOR_SCANS if self.link == HARDWARE else 1
+            for _ in range(self.chance.randrange(least, least + 2 * _PAUSE_SCANS)):
                 yield
 
     def trigger(self, sequence: int, product: int, good: bool) -> Part:
@@ -429,6 +492,8 @@ class Plant:
             hook, self.before_trigger = self.before_trigger, None
             hook(part)
         self.judge.triggered(part)
+        if self.link == HARDWARE:
+            self.camera("line0")
         self.write_trigger(sequence, part.part_id)
         return part
 

@@ -1,7 +1,8 @@
-"""`make faults`: every fault so many times at random moments of two running lines; prints the table, and exits 1 on anything wrong."""
+"""`make faults`: every fault so many times at random moments of four running lines; prints the table, and exits 1 on anything wrong."""
 
 import argparse
 import json
+import os
 import random
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,12 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from ledger_check import check  # noqa: E402
-from plant import BULB, NotSeenError, Plant  # noqa: E402
+from plant import BULB, LINKS, NotSeenError, Plant  # noqa: E402
 from table import FAULTS, Fault, table  # noqa: E402
 
 
 def work(link: str, seed: int, shares: int, each: int, names: list[str], folder: Path, blame: bool) -> dict[str, Any]:
-    """One line that takes its share of the faults, one of `shares` of each dialect, in an order that the seed says."""
+    """One line that takes its share of the faults, one of `shares` of each link, in an order that the seed says."""
     chance = random.Random(f"{seed} {link}")
     todo: list[Fault] = []
     for fault in FAULTS:
@@ -74,11 +76,12 @@ def main() -> int:
     """Runs the lines, one process each; 0 when no part left wrongly, every trigger is explained and every fault was seen in time."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--each", type=int, default=20, help="how often each fault happens (%(default)s)")
-    parser.add_argument("--lines", type=int, default=1, help="so many lines of each dialect at once (%(default)s)")
+    parser.add_argument("--lines", type=int, default=1, help="so many lines of each link (%(default)s)")
+    parser.add_argument("--at-once", type=int, default=(os.cpu_count() or 1) + 1, help="so many lines run at once (%(default)s)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="only this fault; may be repeated")
     parser.add_argument("--group", choices=("camera", "wire", "host"), help="only this group")
-    parser.add_argument("--link", choices=("modbus-rtu", "ascii"), help="only this dialect")
+    parser.add_argument("--link", choices=tuple(LINKS), help="only this line")
     parser.add_argument("--blame", action="store_true", help="audit the ledger after each fault, to see which one left what it finds")
     parser.add_argument("--table", type=Path, help="where the table is written, as Markdown")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
@@ -92,20 +95,20 @@ def main() -> int:
         return 0
     if options.group:
         options.only += [fault.name for fault in FAULTS if fault.group == options.group]
-    links = [options.link] if options.link else ["modbus-rtu", "ascii"]
+    links = [options.link] if options.link else [*LINKS]
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         words = [sys.executable, __file__, "--each", str(options.each), "--lines", str(options.lines)]
         words += ["--blame"] if options.blame else []
         words += [word for name in options.only for word in ("--only", name)]
-        workers = {}
+        files = {}
         for link, number in product(links, range(options.lines)):
             file = Path(folder) / f"{link}-{number}.json"
-            seed = str(options.seed * 1000 + number)
-            workers[file] = subprocess.Popen([*words, "--seed", seed, "--link", link, "--worker", str(file)])
-        codes = [worker.wait() for worker in workers.values()]
+            files[file] = [*words, "--seed", str(options.seed * 1000 + number), "--link", link, "--worker", str(file)]
+        with ThreadPoolExecutor(options.at_once) as workers:
+            codes = [*workers.map(lambda command: subprocess.run(command, check=False).returncode, files.values())]
         if any(codes):
             return 1
-        lines = {file.stem: json.loads(file.read_text()) for file in workers}
+        lines = {file.stem: json.loads(file.read_text()) for file in files}
     text, fine = table(lines)
     print(text)
     if options.table:

@@ -6,6 +6,8 @@
 import os
 import random
 from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +15,16 @@ import pytest
 from conftest import REPOSITORY
 from judge import LONGEST_S, PASS_WORD, STILL_S, Judge, Part
 from ledger_check import check
-from plant import BULB, PRODUCTS, SEEDS, Plant
+from plant import BULB, LINKS, PRODUCTS, SEEDS, NotSeenError, Plant
 from table import FAULTS, Fault, table
 
 from drivers.camera import Frame
 from drivers.simulated.parts import CLASSES, make_part
 from station import inspector, recipe
 
-LINKS = ("modbus-rtu", "ascii")
 SEED = 6
-PICKED = 6
-"""So many faults of each dialect; the whole table is for `make faults`."""
+PICKED = 4
+"""So many faults of each line; the whole table is for `make faults`."""
 BULB_GIVEN = (BULB, 0x1234)
 
 
@@ -35,12 +36,19 @@ def chosen(link: str) -> list[Fault]:
     return random.Random(f"{link} {SEED}").sample(quick, PICKED)
 
 
-@pytest.fixture(scope="module", params=LINKS)
+@pytest.fixture(scope="module", params=[*LINKS])
 def line(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
     with Plant(tmp_path_factory.mktemp("plant"), request.param, SEED) as plant:
         plant.run(BULB)
         plant.judge.fault = ""
         yield plant
+
+
+@pytest.mark.parametrize("name", ["frame twice", "noise burst", "trigger repeated", "recordings' folder gone"])
+def test_a_fault_that_was_not_injected_is_found_although_the_line_goes_on(line: Plant, name: str) -> None:
+    (fault,) = (fault for fault in FAULTS if fault.name == name)
+    with pytest.raises(NotSeenError, match="nothing proves that it was injected"):
+        replace(fault, act=lambda _line: nullcontext()).happen(line)
 
 
 @pytest.mark.timeout(1200)

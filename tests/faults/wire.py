@@ -19,6 +19,7 @@ class Wire:
         to_station, to_plc: what happens to the bytes of either direction; None leaves them as they are.
         delay_s: how much later the PLC's bytes arrive.
         echo: the station hears itself, as on an RS-485 pair whose receiver stays on.
+        harmed: how often anything was done to what passed: the proof that a fault of the cable was one.
     """
 
     def __init__(self, link: Path) -> None:
@@ -26,6 +27,7 @@ class Wire:
         self.to_plc: Bend | None = None
         self.delay_s = 0.0
         self.echo = False
+        self.harmed = 0
         self._link = link
         self._terminal: Terminal | None = Terminal(link)
         self._under_way: deque[tuple[float, bytes]] = deque()
@@ -41,13 +43,13 @@ class Wire:
         data = terminal.read() if terminal else b""
         if data and self.echo and terminal:
             terminal.write(data)
-        bend = self.to_plc
-        return bend(data) if bend and data else data
+            self.harmed += 1
+        return self._bent(self.to_plc, data)
 
     def write(self, data: bytes) -> None:
         """Sends the PLC's bytes on their way."""
-        bend = self.to_station
-        data = bend(data) if bend and data else data
+        data = self._bent(self.to_station, data)
+        self.harmed += bool(data and self.delay_s)
         if data:
             self._under_way.append((time.monotonic() + self.delay_s, data))
         self.pump()
@@ -56,6 +58,7 @@ class Wire:
         """Bytes that nobody sent."""
         if terminal := self._terminal:
             terminal.write(data)
+            self.harmed += 1
 
     def pump(self) -> None:
         """Lets arrive what is due."""
@@ -69,6 +72,7 @@ class Wire:
         terminal, self._terminal = self._terminal, None
         if terminal:
             terminal.close()
+            self.harmed += 1
 
     def plug(self) -> None:
         """Another adapter at the same path."""
@@ -81,6 +85,13 @@ class Wire:
         self.delay_s, self.echo = 0.0, False
         self._under_way.clear()
         self.plug()
+
+    def _bent(self, bend: Bend | None, data: bytes) -> bytes:
+        if not bend or not data:
+            return data
+        bent = bend(data)
+        self.harmed += bent != data
+        return bent
 
 
 def lost(data: bytes) -> bytes:  # noqa: ARG001 - a Bend

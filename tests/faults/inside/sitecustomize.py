@@ -14,6 +14,7 @@ from types import FrameType
 def _happen(_number: int, _frame: FrameType | None) -> None:
     try:
         exec(Path(os.environ["STATION_FAULT"]).read_text(), {})
+        Path(os.environ["STATION_FAULT"] + ".done").touch()
     except BaseException:
         Path(os.environ["STATION_FAULT"] + ".failed").write_text(traceback.format_exc())
         raise
