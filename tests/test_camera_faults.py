@@ -16,7 +16,7 @@ from drivers.camera import CameraState, Feature, Frame
 from drivers.genicam import FROZEN, INCOMPLETE, GenicamCamera
 from drivers.isolated import IsolatedCamera
 from drivers.simulated.build import PRODUCER, build
-from drivers.simulated.scene import Scene, tell
+from drivers.simulated.scene import Scene, happened, tell
 
 SERIAL = "SIM-MER131"
 PATIENCE_S = 10.0
@@ -220,3 +220,14 @@ def test_a_camera_that_denies_access_is_asked_again(camera: IsolatedCamera, dire
     faults.unlink()
     until(lambda: camera.status().state is CameraState.STREAMING)
     assert not snap(camera).flaw
+
+
+def test_what_was_done_to_a_camera_can_be_read_afterwards(camera: IsolatedCamera, directory: Path) -> None:
+    streaming(camera, SOFTWARE)
+    assert happened(directory, SERIAL) == []
+    struck(camera, directory, "short 1")
+    tell(directory, SERIAL, "line0")
+    tell(directory, SERIAL, "nonsense")
+    tell(directory, SERIAL, "error fetch")
+    until(lambda: camera.status().state is CameraState.LOST)
+    assert happened(directory, SERIAL) == ["told short 1", "struck short", "told error fetch", "error fetch"]

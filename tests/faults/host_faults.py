@@ -184,6 +184,9 @@ def _recordings_gone(line: Plant) -> Generator[None]:
 
 @act
 def _log_stuck(line: Plant) -> Generator[None]:
+    if line.log.closed():  # by the fault below
+        line.stop_station()
+        line.run(BULB)
     line.log.pause()
     until_s = time.monotonic() + 30
     while not line.log.full() and time.monotonic() < until_s:

@@ -316,14 +316,22 @@ def _line(body: str) -> bytes:
 
 FAULTS = [
     Fault("wire cut for 0.3 s", "wire", "nothing passes, either way", "the line goes on", goes_on, 4.0, _cut(0.3)),
-    Fault("wire cut for 1.2 s", "wire", "nothing passes, either way", "Error 2 to 4, or no answer", _WIRE, 5.0, _cut(1.2)),
+    Fault(
+        "wire cut for 1.2 s",
+        "wire",
+        "nothing passes, either way",
+        "Error 2 to 4, no answer, or the line goes on",
+        any_of(_WIRE, goes_on),
+        5.0,
+        _cut(1.2),
+    ),
     Fault("wire cut for 3 s", "wire", "nothing passes, either way", "dead: the heartbeat stands", dead, 5.0, _cut(3.0)),
     Fault(
         "cut mid-telegram",
         "wire",
         "and then nothing for 1.2 s",
-        "Error 2 to 4, or no answer",
-        _WIRE,
+        "Error 2 to 4, no answer, or the line goes on",
+        any_of(_WIRE, goes_on),
         5.0,
         _cut_mid_telegram,
     ),
@@ -356,7 +364,15 @@ FAULTS = [
     ),
     Fault("noise burst", "wire", "2 kB of noise between the telegrams", "the line goes on", goes_on, 5.0, _noise),
     Fault("noise over everything", "wire", "every byte is noise for 0.3 s, either way", "the line goes on", goes_on, 5.0, _noise_both_ways),
-    Fault("wrong baud rate", "wire", "for 1.5 s, either way", "Error 2 to 4, or no answer", _WIRE, 6.0, _wrong_rate),
+    Fault(
+        "wrong baud rate",
+        "wire",
+        "for 1.5 s, either way",
+        "Error 2 to 4, no answer, or the line goes on",
+        any_of(_WIRE, goes_on),
+        6.0,
+        _wrong_rate,
+    ),
     Fault(
         "NAK storm",
         "wire",
