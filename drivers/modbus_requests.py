@@ -115,6 +115,11 @@ class RequestServer:
         polled, self._polled = self._polled, False
         return polled
 
+    @property
+    def read(self) -> bool:
+        """True when the result that stands was read, its sequence and its verdict."""
+        return not self._unread
+
     def said(self) -> PlcInput | None:
         """What the PLC has written: each trigger sequence since the last call, in order, and everything else as it stands.
 

@@ -94,7 +94,7 @@ class ModbusServerPlc:
         except PORT_ERRORS as error:
             raise self._lost(f"was lost ({error}); check adapter and cable") from error
         self._left_s = self._clock()
-        self._listen(self._left_s, away_s)
+        polled = self._listen(self._left_s, away_s)
         said = self._server.said()
         if said is None:
             written = f"{self._base + COMMAND_BLOCK.start}..{self._base + TRIGGER_SEQUENCE}"
@@ -102,7 +102,7 @@ class ModbusServerPlc:
         self._reopen_s = FIRST_REOPEN_S
         self._hears = True
         self._told = signals
-        return replace(said, told=self._polled_s == self._left_s)
+        return replace(said, told=polled and self._server.read)
 
     def close(self) -> None:
         """See `Plc.close`: waits up to 2 * `timeout_s` until the PLC has read Preoperational, no recipe, no result, verdict FAIL."""
@@ -124,15 +124,17 @@ class ModbusServerPlc:
         except (*PORT_ERRORS, ValueError) as error:
             raise self._lost(f"cannot be opened ({error}); check that it is plugged in, free, and readable for this user") from error
 
-    def _listen(self, now_s: float, away_s: float) -> None:
-        """Raises when the PLC has not read for too long; what it wrote before that, or long before it reads again, may be old.
+    def _listen(self, now_s: float, away_s: float) -> bool:
+        """Whether the PLC has read since the last call.
+
+        Raises when it has not for too long; what it wrote before that, or long before it reads again, may be old.
 
         Whoever asks has waited for an answer while the station was `away_s` to inspect, and could not poll: that was no silence.
         """
         if self._server.asked():
             self._asked_s = now_s
             self._polled_s += away_s
-        if self._server.polled():
+        if polled := self._server.polled():
             self._polled_s = now_s
         if now_s - self._polled_s > self._unheard_s:
             if self._hears or now_s - self._asked_s > self._unheard_s:
@@ -141,6 +143,7 @@ class ModbusServerPlc:
             asks = now_s - self._asked_s <= self._unheard_s
             what = f"asks unit {self._unit}, but has not read {self._reads}" if asks else f"has not polled unit {self._unit}"
             raise self._unheard(f"{what} for {self._unheard_s * 1000:.0f} ms")
+        return polled
 
     def _serve(self, seconds: float) -> None:
         """Answers the first request that has come, or comes within `seconds`."""

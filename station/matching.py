@@ -189,6 +189,11 @@ class Matching:
 
     def _join(self) -> Match:
         pending, exposure = self._counts[0], self._exposures[0]
+        if self._given_up and exposure.captured_ns <= self._given_up[0].count.heard_ns + self._window_ns:
+            late = self._given_up.popleft().count.sequence
+            self._counts.popleft()
+            self._exposures.popleft()
+            return Match(pending.count, None, f"its frame may be part {late}'s, which had none in its window")
         if exposure.frame is not None:
             captured_ns = exposure.captured_ns
             lag = _Lag(captured_ns - pending.count.heard_ns, captured_ns - pending.after_ns + self._delay_ns)

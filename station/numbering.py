@@ -29,7 +29,7 @@ class Numbering:
 
     def meet(self, standing: int) -> None:
         """First contact: a trigger that stands there is an old part when it was the last one answered, else one that came while away."""
-        self._standing = standing if standing in (0, self.last) else 0
+        self._standing = standing if standing == self.last else 0
         if due(self.last, standing) is None and standing != self.last:
             self.last = 0
 

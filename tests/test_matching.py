@@ -239,6 +239,25 @@ def test_what_is_lost_fails_its_part_or_stops_the_line() -> None:
     assert failed > 10
 
 
+def test_a_frame_is_nobody_s_while_a_later_one_may_be_the_count_s_too(line: Line) -> None:
+    line.turn(2101)
+    assert line.turn(2276, 1, frames=(frame(1, 2140), frame(2, 2251))) == []
+    assert line.turn(2285) == []
+    assert line.turn(2458, 2) == []  # as many as frames; but frame 1 was no part, and part 2's frame is on its way
+    with pytest.raises(MatchingError, match="frame 3, and the PLC counted fewer parts"):
+        line.turn(2490, frames=(frame(3, 2455),))
+
+
+def test_a_frame_that_may_be_a_part_s_that_was_given_up_is_not_the_next_part_s(line: Line) -> None:
+    line.turn(1310, 1)  # heard late
+    assert line.turn(1420) == [(1, None)]
+    assert line.turn(1425, 2) == []
+    assert line.turn(1430, frames=(frame(1, 1405),)) == []
+    assert line.turn(1460) == [(2, None)]
+    line.turn(1610, 3, frames=(frame(2, 1605),))
+    assert line.turn(1650) == [(3, 2)]
+
+
 def test_a_pulse_that_only_the_camera_saw_before_a_part_is_an_error(line: Line) -> None:
     line.turn(1010, 1, frames=(frame(1, 1005),))
     assert line.turn(1045) == [(1, 1)]

@@ -538,7 +538,7 @@ def test_an_exchange_answers_one_request_and_does_not_wait_for_another(line: Lin
     while line.heard(0.1):
         pass
     assert asked(line, plc, write(32, *[0] * 14))[0]
-    assert asked(line, plc, write_one(37, 5)) == (write_one(37, 5), PlcInput(0, PlcCommand(0, 0, 0), 0, (Trigger(5),)))
+    assert asked(line, plc, write_one(37, 5)) == (write_one(37, 5), PlcInput(0, PlcCommand(0, 0, 0), 0, (Trigger(5),), told=False))
     assert time.monotonic() - began_s < turn_s
     plc.close()
 
@@ -547,7 +547,7 @@ def test_an_exchange_ends_with_its_turn_when_nothing_comes(line: Line, plc: Modb
     poll(line, plc)
     began_s = time.monotonic()
     for _ in range(10):
-        assert exchange(plc) == PlcInput(0, PlcCommand(0, 0, 0), 0, (Trigger(0),))
+        assert exchange(plc) == PlcInput(0, PlcCommand(0, 0, 0), 0, (Trigger(0),), told=False)
     assert time.monotonic() - began_s < 2
 
 
@@ -605,7 +605,7 @@ def test_a_plc_that_waited_while_the_station_was_busy_was_not_silent(line: Line,
         line.say(write(32, *[9] * 14))
         line.arrived(plc)
         clock.now_s += 1  # a frame and an inspection
-        assert exchange(plc) == PlcInput(9, PlcCommand(9, 9, 9), 9, (Trigger(9),))
+        assert exchange(plc) == PlcInput(9, PlcCommand(9, 9, 9), 9, (Trigger(9),), told=False)
         assert line.heard(PATIENCE)
         assert isinstance(asked(line, plc, read(0, 24))[1], PlcInput)
     clock.now_s += 1
@@ -691,6 +691,18 @@ def test_signals_that_cannot_be_told_leave_the_block_as_it_was(line: Line, plc: 
     poll(line, plc)
 
 
+def test_a_plc_is_told_when_it_has_read_the_result_and_not_before(line: Line, plc: ModbusServerPlc) -> None:
+    poll(line, plc)
+    later = replace(SIGNALS, result=replace(RESULT, sequence=43))
+
+    def told(request: bytes) -> bool:
+        said = asked(line, plc, request, later)[1]
+        assert isinstance(said, PlcInput)
+        return said.told
+
+    assert [told(read(0, 3)), told(write_one(36, 42)), told(read(0, 24)), told(write_one(36, 43))] == [False, False, True, False]
+
+
 def test_closing_waits_for_one_read_and_says_goodbye(line: Line, clock: Clock) -> None:
     plc = ModbusServerPlc(str(line.port), timeout_s=PATIENCE, clock=clock)
     exchange(plc)
@@ -755,7 +767,7 @@ def test_mbpoll_reads_and_writes_the_station(line: Line, tmp_path: Path) -> None
         told = mbpoll("-r", "0", "-c", "24", str(tmp_path / "client"))
         assert [int(row.split(":")[1].split()[0]) & 0xFFFF for row in told.splitlines() if row.startswith("[")] == BLOCK
         assert "Written 6 references" in mbpoll("-r", "32", str(tmp_path / "client"), "--", "900", "1", "12", "5", "41", "42")
-        assert said == PlcInput(900, PlcCommand(1, 12, 5), 41, (Trigger(42),))
+        assert said == PlcInput(900, PlcCommand(1, 12, 5), 41, (Trigger(42),), told=False)
         assert "Illegal data address" in mbpoll("-r", "6", str(tmp_path / "client"), "--", "23205", "1")
 
 

@@ -74,3 +74,8 @@ def test_every_other_event_in_every_other_state_is_refused() -> None:
     refused = [pair for pair in itertools.product(State, Event) if after(*pair) is None]
     assert len(refused) == len(State) * len(Event) - len(TRANSITIONS)
     assert (State.PREOPERATIONAL, Event.PREPARING) in refused
+
+
+@pytest.mark.parametrize("state", [state for state in State if state is not State.HALTED])
+def test_halt_is_allowed_everywhere_but_in_halted(state: State) -> None:
+    assert after(state, Event.HALT) is State.HALTED

@@ -38,9 +38,9 @@ class LogReader:
         self._pipe.close()
 
     def full(self) -> bool:
-        """The pipe takes no more."""
+        """The pipe takes no more: all its pages are begun, and whoever writes keeps lines in one piece."""
         waiting = fcntl.ioctl(self._pipe.fileno(), termios.FIONREAD, b"\0" * 4)
-        return int.from_bytes(waiting, sys.byteorder) > fcntl.fcntl(self._pipe.fileno(), fcntl.F_GETPIPE_SZ) - 4096
+        return int.from_bytes(waiting, sys.byteorder) > 0.8 * fcntl.fcntl(self._pipe.fileno(), fcntl.F_GETPIPE_SZ)
 
     def closed(self) -> bool:
         """Nobody can read the pipe any more."""
