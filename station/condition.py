@@ -15,7 +15,7 @@ _log = structlog.get_logger()
 
 
 class Condition:
-    """Owns the state, the causes of error, and the answers that could not be kept yet. Every change is noted in log and ledger.
+    """Owns the state, the causes of error, and what could not be kept yet. Every change is noted in log and ledger.
 
     Attributes:
         causes: why the line is or must be stopped, in words by the wire's number; one that is gone is not in it.
@@ -26,6 +26,7 @@ class Condition:
         self.causes: dict[ErrorCode, str] = {}
         self._ledger, self._wall_clock = ledger, wall_clock
         self._unkept: list[Result] = []
+        self._taken: list[int] = []
 
     @property
     def executing(self) -> bool:
@@ -82,8 +83,13 @@ class Condition:
         self._unkept.append(result)
 
     def keep_acknowledged(self, result_id: int) -> None:
-        """Keeps that the PLC took the answer of that row."""
-        self._record(lambda: self._ledger.acknowledge(result_id, self._wall_clock()))
+        """Keeps that the PLC took the answer of that row, as soon as the ledger can be written.
+
+        None is kept before what explains the rows that went before it: the audit goes by the ledger's own order.
+        """
+        self._taken.append(result_id)
+        if ErrorCode.LEDGER not in self.causes:
+            self._record(self._keep_taken)
 
     def knows(self, job_id: int, sequence: int) -> bool:
         """True when that part has an answer in the ledger, or when it cannot be read."""
@@ -108,9 +114,15 @@ class Condition:
                 self._ledger.append(self._unkept[0], self._wall_clock())
                 self._unkept.pop(0)
             self._ledger.note("error", f"{ErrorCode.LEDGER.name}: over; {late} answers were kept late", self._wall_clock())
+            self._keep_taken()
         except LedgerError:
             return
         self.over(ErrorCode.LEDGER)
+
+    def _keep_taken(self) -> None:
+        while self._taken:
+            self._ledger.acknowledge(self._taken[0], self._wall_clock())
+            self._taken.pop(0)
 
     def _record(self, write: Callable[[], None]) -> None:
         try:

@@ -25,7 +25,7 @@ def examine(home: Home, root: Path = Path("/")) -> list[Check]:
         return [*checks, Check("station.yaml", "fail", str(error), "correct the file; the message says where")]
     checks.append(Check("station.yaml", "ok", f"{home.folder / 'station.yaml'}: {settings.name}"))
     checks += camera_checks.examine(home, settings, root)
-    return [*checks, *_serial_port(settings), *_recipes(home), *_disk(home), *_clock(), *_unit()]
+    return [*checks, *_serial_ports(settings), *_recipes(home), *_disk(home), *_clock(), *_unit()]
 
 
 def _software() -> Iterator[Check]:
@@ -46,16 +46,23 @@ def _device() -> Iterator[Check]:
         yield Check("gpu", "warn", f"none; {torch.get_num_threads()} processor threads judge", "a CUDA card and its driver make it faster")
 
 
-def _serial_port(settings: StationConfig) -> Iterator[Check]:
-    port = settings.plc.port
-    if port == SIMULATED:
+def _serial_ports(settings: StationConfig) -> Iterator[Check]:
+    plc = settings.plc
+    if plc.port == SIMULATED:
         yield Check("serial port", "ok", "the simulated PLC")
-    elif not Path(port).exists():
-        yield Check("serial port", "fail", f"{port} is not there", "plug the adapter in, or write its /dev/serial/by-id name into plc.port")
+    else:
+        yield from _serial_port("plc.port", plc.port)
+    if plc.lines_port:
+        yield from _serial_port("plc.lines_port", plc.lines_port)
+
+
+def _serial_port(key: str, port: str) -> Iterator[Check]:
+    if not Path(port).exists():
+        yield Check("serial port", "fail", f"{port} is not there", f"plug the adapter in, or write its /dev/serial/by-id name into {key}")
     elif not os.access(port, os.R_OK | os.W_OK):
         yield Check("serial port", "fail", f"{port} may not be opened by this user", "add the user to the group dialout")
     elif not port.startswith("/dev/serial/by-id/"):
-        yield Check("serial port", "warn", f"{port} may name another adapter after a restart", "use its /dev/serial/by-id name in plc.port")
+        yield Check("serial port", "warn", f"{port} may name another adapter after a restart", f"use its /dev/serial/by-id name in {key}")
     else:
         yield Check("serial port", "ok", port)
 

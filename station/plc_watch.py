@@ -125,12 +125,14 @@ _STATION: tuple[_Row, ...] = (
     ("error_code", "21", "STS", "error", _named(ERRORS)),
     ("failed_parts", "22", "-", "parts not passed since StartContinuous", _as_is),
 )
-_PLC: tuple[_Row, ...] = (
+_ASKED: tuple[_Row, ...] = (
     ("command", "33-35", "RCP...HLT", "command", _command),
-    ("acknowledged", "36", "TAK", "result taken, sequence", _or_none),
     ("trigger", "37-45", "TRG", "trigger", _trigger),
 )
-_SIDES: tuple[tuple[Says, tuple[_Row, ...]], ...] = (("station", _STATION), ("PLC", _PLC))
+_TAKEN: tuple[_Row, ...] = (("acknowledged", "36", "TAK", "result taken, sequence", _or_none),)
+_IN_TURN: tuple[tuple[Says, tuple[_Row, ...]], ...] = (("PLC", _ASKED), ("station", _STATION), ("PLC", _TAKEN))
+"""As it comes about in one turn: what is asked for, what is answered, what is taken."""
+_BEATING: tuple[Says, ...] = ("station", "PLC")
 WORKS = "the exchange with the PLC works"
 FAILS = "the exchange with the PLC DOES NOT WORK: what the PLC said last is old, and what the station says does not reach it"
 
@@ -148,10 +150,11 @@ class Watch:
         reading = _reading(wire)
         if self._is_new("hears", wire["hears"]):
             yield Change("wire", wire["link"], WORKS if wire["hears"] else FAILS)
-        for says, rows in _SIDES:
+        for says, rows in _IN_TURN:
             for key, register, word, name, means in rows:
                 if key in reading and self._is_new(key, reading[key]):
                     yield Change(says, word if lines else register, f"{name}: {means(reading[key])}")
+        for says in _BEATING:
             count = reading.get(f"{says} heartbeat")
             if count is not None and (words := self._beats[says].see(count, now_s)):
                 yield Change(says, "HBT" if lines else self._beats[says].register, words)

@@ -292,6 +292,16 @@ def test_the_doctor_finds_the_simulated_camera_and_skips_its_link(tmp_path: Path
     assert "SIM-MQ042" in of["camera"]["detail"]
 
 
+def test_both_serial_ports_are_looked_at(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home", plc={"port": "/dev/tty-of-the-wire", "lines_port": "/dev/tty-of-the-lines"}, simulation=None)
+    found = [check for check in station(home, "doctor", code=None) if check["check"] == "serial port"]
+    assert [(check["status"], check["detail"]) for check in found] == [
+        ("fail", "/dev/tty-of-the-wire is not there"),
+        ("fail", "/dev/tty-of-the-lines is not there"),
+    ]
+    assert ["plc.port" in found[0]["fix"], "plc.lines_port" in found[1]["fix"]] == [True, True]
+
+
 def test_a_producer_that_fails_is_named_and_every_setting_looked_at(machine: Machine, tmp_path: Path) -> None:
     home = Home(make_home(tmp_path / "home", camera={"producers": ["missing.cti"], "serial_number": "KJ0210"}))
     of = {check.check: check for check in camera_checks.examine(home, config.load(home), machine.root)}

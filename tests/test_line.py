@@ -613,6 +613,27 @@ def test_a_part_that_could_not_be_kept_is_in_the_ledger_when_the_disk_is_back(be
     assert (kept.sequence, kept.verdict) == (2, "FAIL")
 
 
+def test_what_the_plc_took_while_the_ledger_could_not_be_written_is_kept_before_what_it_takes_next(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.run()
+    with monkeypatch.context() as locked:
+
+        def refuse(*_: object) -> None:
+            raise LedgerError("the ledger is locked")
+
+        locked.setattr(bench.ledger, "acknowledge", refuse)
+        locked.setattr(bench.ledger, "writable", lambda: False)
+        bench.plc.trigger = Trigger(1)
+        bench.turn(2)
+        bench.plc.trigger = Trigger(2)
+        bench.turn(2)
+        assert bench.plc.last.result.sequence == 2
+    bench.turn(3)
+    audit = bench.audit()
+    assert (audit.ok, audit.acknowledged) == (True, 2), audit.findings
+
+
 def test_the_first_recipe_is_prepared_in_spite_of_an_interruption(tmp_path: Path) -> None:
     settings = LineSettings(frame_window_ns=100 * MS, acknowledge_ns=100 * MS, heartbeat_ns=0, prepare="1")
     bench = Bench(tmp_path, settings=settings, hold=True)

@@ -44,6 +44,8 @@ def looked(watch: Watch, document: dict[str, Any], now_s: float = 0.0) -> list[t
 def test_the_first_look_tells_all_that_stands() -> None:
     assert looked(Watch(), wire()) == [
         ("wire", "modbus-rtu", "the exchange with the PLC works"),
+        ("PLC", "33-35", "command: 0, no command, sequence 3"),
+        ("PLC", "37-45", "trigger: part 41, part id A1"),
         ("station", "1", "state: 8, ContinuousExecution: inspects what is triggered"),
         ("station", "3-4", "recipe prepared: 12, checksum 0x9F3A"),
         ("station", "5-18,23", "result: none: nothing stands, the part is a reject"),
@@ -51,9 +53,7 @@ def test_the_first_look_tells_all_that_stands() -> None:
         ("station", "20", "command status: 0, idle"),
         ("station", "21", "error: 0, no error"),
         ("station", "22", "parts not passed since StartContinuous: 6"),
-        ("PLC", "33-35", "command: 0, no command, sequence 3"),
         ("PLC", "36", "result taken, sequence: 41"),
-        ("PLC", "37-45", "trigger: part 41, part id A1"),
     ]
 
 
@@ -64,6 +64,8 @@ def test_a_part_is_told_step_by_step_and_nothing_twice() -> None:
     triggered = replace(HEARD, triggers=(Trigger(42),))
     assert looked(watch, wire(heard=triggered)) == [("PLC", "37-45", "trigger: part 42")]
     told = replace(SIGNALS, result=RESULT)
+    both = looked(Watch(), wire(told, replace(triggered, acknowledged=42)))
+    assert [where for _, where, _ in both if where in ("37-45", "5-18,23", "36")] == ["37-45", "5-18,23", "36"], "also in one look"
     assert looked(watch, wire(told, triggered)) == [
         ("station", "5-18,23", "result: part 42 PASS, good; class 0 at 0.9981; recipe 12, checksum 0x9F3A; 87 ms")
     ]
@@ -91,7 +93,7 @@ def test_a_recipe_change_and_its_refusal_are_told() -> None:
 
 def test_the_lines_words_stand_in_place_of_the_registers() -> None:
     places = [where for _, where, _ in looked(Watch(), wire(replace(SIGNALS, result=RESULT), link="ascii"))]
-    assert places == ["ascii", "STS", "STS", "RES", "ACK", "DON/ERR", "STS", "-", "RCP...HLT", "TAK", "TRG"]
+    assert places == ["ascii", "RCP...HLT", "TRG", "STS", "STS", "RES", "ACK", "DON/ERR", "STS", "-", "TAK"]
 
 
 def test_what_the_wire_does_not_know_is_said_so() -> None:
@@ -174,9 +176,9 @@ def test_watch_prints_a_line_a_change(answering: Callable[[dict[str, Any]], Path
     assert (ran.returncode, ran.stderr) == (0, "")
     lines = ran.stdout.splitlines()
     assert len(lines) == 11
-    assert lines[-1].endswith("PLC      37-45      trigger: part 41, part id A1")
+    assert lines[-1].endswith("PLC      36         result taken, sequence: 41")
     documents = [json.loads(line) for line in watched(home, "--json").stdout.splitlines()]
-    assert documents[-1].items() >= {"says": "PLC", "where": "37-45", "words": "trigger: part 41, part id A1"}.items()
+    assert documents[-1].items() >= {"says": "PLC", "where": "36", "words": "result taken, sequence: 41"}.items()
 
 
 def test_watch_without_a_station_says_so(tmp_path: Path, answering: Callable[[dict[str, Any]], Path]) -> None:

@@ -14,9 +14,11 @@ FAULTS: list[Fault] = [*CAMERA_FAULTS, *WIRE_FAULTS, *HOST_FAULTS]
 _GROUPS = {"camera": "Camera, producer and light", "wire": "Cable and PLC", "host": "The station's machine"}
 _HEAD = """# What was done to the line, and what the PLC saw
 
-Written by `make faults`, which does each of these at random moments to lines that run: the daemon as a process of its own, the simulated
-camera, and a PLC at the far end of a pseudo terminal, in both dialects. The rows are the test: `tests/faults`. After each fault the PLC
-brings the line back to running by its commands alone, and a good part must pass again.
+Written by `make faults`, which does each of these at random moments to four lines that run: the daemon as a process of its own, the
+simulated camera, and a PLC at the far end of a pseudo terminal that answers Modbus, polls by Modbus, or speaks ASCII lines. Faults of the
+camera happen on a line whose sensor fires it, too, where Error 8 is an answer to each. The rows are the test: `tests/faults`. A fault that
+a line can bear without a sign must prove that it was injected. After each the PLC brings the line back to running by its commands alone,
+and a good part must pass again.
 
 A judge at the PLC's end, which shares no line with the station, knows what each part is, when it lay before the camera, and which recipe
 was asked for. **No part may leave with PASS unless it was inspected, whole, in time, by the recipe the PLC asked for.** Good and defective
