@@ -133,8 +133,9 @@ def test_a_part_that_is_not_surely_good_fails(probability: float) -> None:
     assert judge(replace(PART, inspection=replace(SEEN, probability=probability))) == (Verdict.FAIL, Reason.UNCERTAIN)
 
 
-def test_a_part_at_the_minimum_probability_passes() -> None:
-    assert judge(replace(PART, inspection=replace(SEEN, probability=0.9))) == (Verdict.PASS, Reason.GOOD)
+@pytest.mark.parametrize("probability", [0.9, 1.0])
+def test_a_part_at_either_end_of_what_is_sure_passes(probability: float) -> None:
+    assert judge(replace(PART, inspection=replace(SEEN, probability=probability))) == (Verdict.PASS, Reason.GOOD)
 
 
 def test_the_result_names_what_judged_and_what_was_asked_for() -> None:

@@ -634,6 +634,27 @@ def test_what_the_plc_took_while_the_ledger_could_not_be_written_is_kept_before_
     assert (audit.ok, audit.acknowledged) == (True, 2), audit.findings
 
 
+def test_no_acknowledgement_is_kept_before_what_explains_the_answer_that_was_given_up(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.run()
+    bench.plc.acknowledges = False
+    bench.part(1)
+    with monkeypatch.context() as locked:
+
+        def refuse(*_: object) -> None:
+            raise LedgerError("no event can be noted")
+
+        locked.setattr(bench.ledger, "note", refuse)
+        bench.say(Command.RESET)
+        bench.plc.acknowledges = True
+        bench.plc.trigger = Trigger(2)
+        bench.turn(3)
+    bench.turn(3)
+    audit = bench.audit()
+    assert (audit.ok, audit.acknowledged, audit.answered) == (True, 1, 2), audit.findings
+
+
 def test_the_first_recipe_is_prepared_in_spite_of_an_interruption(tmp_path: Path) -> None:
     settings = LineSettings(frame_window_ns=100 * MS, acknowledge_ns=100 * MS, heartbeat_ns=0, prepare="1")
     bench = Bench(tmp_path, settings=settings, hold=True)

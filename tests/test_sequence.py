@@ -42,6 +42,8 @@ def test_ahead_is_the_shorter_way_round() -> None:
     assert not is_ahead(43, 42)
     assert not is_ahead(1, 65_535)
     assert not is_ahead(42, 42)
+    assert is_ahead(1, 32_768)
+    assert not is_ahead(1, 32_769)
 
 
 def test_the_longest_gap_is_still_a_gap() -> None:

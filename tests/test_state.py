@@ -79,3 +79,25 @@ def test_every_other_event_in_every_other_state_is_refused() -> None:
 @pytest.mark.parametrize("state", [state for state in State if state is not State.HALTED])
 def test_halt_is_allowed_everywhere_but_in_halted(state: State) -> None:
     assert after(state, Event.HALT) is State.HALTED
+
+
+WAYS = """
+Preoperational      Initialize->Initialized Fail->Error Reset->Preoperational Halt->Halted
+Halted              Reset->Preoperational
+Error               Resolve->Initialized Reset->Preoperational Halt->Halted
+Initialized         Preparing->Initialized Prepared->Ready Fail->Error Reset->Preoperational Halt->Halted
+Ready               Preparing->Initialized Unprepare->Initialized Start->ContinuousExecution Fail->Error Reset->Preoperational Halt->Halted
+SingleExecution     Stop->Ready Fail->Error Reset->Preoperational Halt->Halted
+ContinuousExecution Preparing->ContinuousExecution Stop->Ready Fail->Error Reset->Preoperational Halt->Halted
+"""
+
+
+def test_there_are_these_ways_from_state_to_state_and_no_others() -> None:
+    written = {}
+    for line in WAYS.strip().splitlines():
+        state, *ways = line.split()
+        for way in ways:
+            event, _, leads_to = way.partition("->")
+            written[state, event.upper()] = leads_to
+    there = {(state.words, event.name): to for state in State for event in Event if (to := after(state, event)) is not None}
+    assert {way: state.words for way, state in there.items()} == written

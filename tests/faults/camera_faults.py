@@ -61,6 +61,9 @@ def _comes_back(*orders: str) -> Act:
                 line.camera("back")
             line.prove_camera(before, *orders)
             line.pause(0.5)
+            for order in orders:
+                if order.split()[0] in ("noserial", "nullrevoke"):
+                    line.camera(f"{order.split()[0]} 0")
 
     return happens
 

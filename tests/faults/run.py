@@ -77,7 +77,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--each", type=int, default=20, help="how often each fault happens (%(default)s)")
     parser.add_argument("--lines", type=int, default=1, help="so many lines of each link (%(default)s)")
-    parser.add_argument("--at-once", type=int, default=(os.cpu_count() or 1) + 1, help="so many lines run at once (%(default)s)")
+    parser.add_argument("--at-once", type=int, default=2 * (os.cpu_count() or 1), help="so many lines run at once (%(default)s)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="only this fault; may be repeated")
     parser.add_argument("--group", choices=("camera", "wire", "host"), help="only this group")
