@@ -13,7 +13,7 @@ LONGEST_S = 2.0
 STILL_S = 1.5
 """The heartbeat may stand for the recipe's deadline and 500 ms (rule 5)."""
 REASONS = ("none", "good", "defect", "uncertain", "late", "missed frame", "inspection error", "not running", "wrong recipe")
-NOT_RUNNING = REASONS.index("not running")
+NOT_RUNNING, MISSED = REASONS.index("not running"), REASONS.index("missed frame")
 
 
 @dataclass(slots=True)
@@ -99,6 +99,7 @@ class Judge:
         self.acknowledge = sequence
         if part.answer is not None:
             stands = words[6] == FAIL_WORD and words[7] == NOT_RUNNING  # the part's job is over
+            stands |= part.reason == REASONS[NOT_RUNNING] and words[6] == FAIL_WORD and words[7] == MISSED  # it never had one
             if part.answer != answer and not stands:
                 self._violation(f"the answer to {sequence} changed from {part.answer} to {answer}")
             return None

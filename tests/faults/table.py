@@ -64,7 +64,7 @@ def _totals(lines: dict[str, dict[str, Any]]) -> tuple[list[str], list[str]]:
         f"{len(wrong['unexplained'])} unexplained triggers**, {len(wrong['failures'])} faults not seen in time, {len(wrong['violations'])} "
         f"violations of the wire; `station audit`: {', '.join(f'{count} {name}' for name, count in audits.items())}."
     ]
-    findings = [f"* {words}" for those in wrong.values() for words in those]
+    findings = [f"* {words.splitlines()[0]}" for those in wrong.values() for words in those]
     if any(audits.values()):
         findings += [f"* audit: {audits}"]
         findings += [f"* audit: {words}" for line in lines.values() for words in line["audit"]["findings"]]
