@@ -8,7 +8,7 @@ PATIENCE_NS = 500_000_000
 """So long may exchanges fail one after the other, as noise makes them, before the wire counts as cut."""
 
 FASTEST_HEARTBEAT_PER_MS = 5
-"""A heartbeat that a PLC counts in scans of 0.2 ms; one that moves faster fell."""
+"""A heartbeat that a PLC counts in scans of 0.2 ms; one that moves faster was set."""
 
 
 class Wire:
@@ -29,7 +29,7 @@ class Wire:
         self._unheard_since_ns: int | None = self.heard_ns
         self._triggers: tuple[Trigger, ...] = ()
         self._heartbeat: int | None = None
-        self._moved_ns = self.heard_ns
+        self._moved_ns = self._said_after_ns = self.heard_ns
         self._restarted = ""
 
     def exchange(self, signals: StationSignals) -> None:
@@ -51,8 +51,9 @@ class Wire:
             return
         self.hears, self._unheard_since_ns = True, None
         self.heard, self._triggers = heard, heard.triggers
+        before_ns = self.heard_ns
         self.begun_ns, self.heard_ns = begun_ns, self._clock()
-        self._see(heard.heartbeat)
+        self._see(heard.heartbeat, before_ns)
 
     def triggers(self) -> tuple[Trigger, ...]:
         """The triggers of the last exchange, oldest first, once: what was heard once is not heard again because the next one failed."""
@@ -77,14 +78,14 @@ class Wire:
         """See `Plc.close`."""
         self._plc.close()
 
-    def _see(self, heartbeat: int) -> None:
-        before, since_ns = self._heartbeat, self._moved_ns
+    def _see(self, heartbeat: int, said_after_ns: int) -> None:
+        """Said after the exchange before: a station that stood still hears late what was said at once."""
+        before, since_ns = self._heartbeat, self._said_after_ns
         if heartbeat == before:
             return
-        self._heartbeat, self._moved_ns = heartbeat, self.heard_ns
+        self._heartbeat, self._moved_ns, self._said_after_ns = heartbeat, self.heard_ns, said_after_ns
         if before is None:
             return
-        steps = (heartbeat - before) % 65_536
-        possible = 50 + FASTEST_HEARTBEAT_PER_MS * (self.heard_ns - since_ns) // 1_000_000
-        if possible < steps < 65_535:  # faster than any scan, and no toggling bit
-            self._restarted = f"the PLC was restarted: its heartbeat fell from {before} to {heartbeat}"
+        steps, passed_ms = (heartbeat - before) % 65_536, (self.heard_ns - since_ns) // 1_000_000
+        if 50 + FASTEST_HEARTBEAT_PER_MS * passed_ms < steps < 65_535:  # faster than any scan, and no toggling bit
+            self._restarted = f"the PLC was restarted: its heartbeat went from {before} to {heartbeat} within {passed_ms} ms"

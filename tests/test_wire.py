@@ -68,12 +68,19 @@ def test_triggers_are_heard_once_even_when_the_next_exchange_fails() -> None:
 
 @pytest.mark.parametrize(
     ("before", "after", "restarted"),
-    [(5, 6, False), (65_535, 0, False), (1, 0, False), (300, 0, True), (40_000, 3, True), (7, 155, False), (7, 160, True)],
+    [(5, 6, False), (65_535, 0, False), (1, 0, False), (300, 0, True), (40_000, 3, True), (7, 257, False), (7, 258, True)],
 )
 def test_a_heartbeat_that_jumps_is_a_restarted_plc_and_one_that_counts_or_toggles_is_none(before: int, after: int, restarted: bool) -> None:
     wire = Turns(before, after).turn(2)
     assert bool(wire.restarted()) is restarted
     assert not wire.restarted()
+
+
+def test_a_plc_that_counted_on_while_the_station_stood_still_was_not_restarted() -> None:
+    turns = Turns(1, 2, 500)
+    turns.turn()
+    turns.clock.now_ns += 500 * MS  # 2 was said before, and is heard only now
+    assert not turns.turn(2).restarted()
 
 
 def test_a_heartbeat_stands_still_from_when_it_moved_last_or_is_watched_from() -> None:
