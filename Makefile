@@ -56,7 +56,7 @@ demo-weights: $(READY)
 	$(BIN)/station train bulb data/demo/bulb --pretrained none --width 0.125 --size 224 --epochs 10
 	$(BIN)/station train iron data/demo/iron --pretrained none --width 0.125 --size 224 --epochs 8
 
-# Every fault of the table twenty times at random moments of four running lines. Forty minutes on two cores.
+# Every fault of the table twenty times at random moments of five running lines. Twenty-five minutes on two cores.
 faults: $(READY)
 	$(BIN)/python tests/faults/run.py --each 20 --table docs/faults.md
 

@@ -5,8 +5,8 @@ import signal
 from collections.abc import Generator
 from dataclasses import replace
 
-from fault import LINKS, Act, Fault, act, any_of, done, error, failed, goes_on, refused, rejected
-from plant import IRON, PREPARE, Plant
+from fault import FREE, LINKS, PLC_COUNTS, Act, Fault, act, any_of, done, error, failed, goes_on, refused, rejected
+from plant import BULB, IRON, PREPARE, Plant
 
 _MISSED = failed("missed frame")
 _NOT_WHOLE = failed("missed frame", "inspection error")
@@ -93,6 +93,22 @@ def _power_cycle(line: Plant) -> Generator[None]:
 
 
 @act
+def _sixteen_bits(line: Plant) -> Generator[None]:
+    """Opened anew it counts from 1, as such a camera does: one that has counted 0 would come round to 0."""
+    with line.camera_file("idbits 16"):
+        line.camera("lost")
+        line.wait(error(1), 3.0, "the camera is away")
+        line.camera("back")
+        line.run(BULB)
+    before = line.camera_did()
+    line.mark()
+    line.camera("id 65534")
+    yield
+    line.prove_camera(before, "id 65534")
+    line.pause(0.5)  # until it has come round
+
+
+@act
 def _killed(line: Plant) -> Generator[None]:
     os.kill(line.camera_pid(), signal.SIGKILL)
     yield
@@ -151,7 +167,7 @@ _FAULTS = [
         "the line goes on",
         goes_on,
         8.0,
-        _order("idbits 16", "id 65534"),
+        _sixteen_bits,
     ),
     Fault("no timestamps", "camera", "three frames without a time", "the line goes on", goes_on, 4.0, _order("notime 3")),
     Fault("camera's clock runs away", "camera", "5,000 ppm too fast", "the line goes on", goes_on, 4.0, _order("drift 5000")),
@@ -258,5 +274,15 @@ _FAULTS = [
         _stopped,
     ),
 ]
-FAULTS = [fault if fault.name == "write error" else replace(fault, links=tuple(LINKS)) for fault in _FAULTS]
-"""Also where a sensor fires the camera, but for the first: nothing is written there, neither a trigger nor at this changeover."""
+_LOSE_PULSES = ("sensor stands still", "trigger not heard", "start error", "stop blocks", "stop fails", "camera process stopped")
+"""What the camera never saw shifts the numbers where nobody counts, as PLC.md says of it (rule 10): no station could tell."""
+
+
+def _links(name: str) -> tuple[str, ...]:
+    """Also where a sensor fires the camera, but for a write error: nothing is written there, neither a trigger nor at this changeover."""
+    if name == "write error":
+        return PLC_COUNTS
+    return tuple(link for link in LINKS if link != FREE or name not in _LOSE_PULSES)
+
+
+FAULTS = [replace(fault, links=_links(fault.name)) for fault in _FAULTS]

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from judge import Part
-from plant import BULB, HARDWARE, LINKS, Event, NotSeenError, Plant, Sees, goes_on
+from plant import BULB, CONTINUOUS, FREE, HARDWARE, LINKS, Event, NotSeenError, Plant, Sees, goes_on
 
 Act = Callable[[Plant], AbstractContextManager[None]]
 """Does it to a running line, and undoes on leaving what can be undone."""
-PLC_COUNTS = tuple(link for link in LINKS if link != HARDWARE)
+PLC_COUNTS = tuple(link for link in LINKS if link not in (HARDWARE, FREE))
 
 __all__ = [
+    "FREE",
     "LINKS",
     "PLC_COUNTS",
     "Act",
@@ -57,8 +58,10 @@ class Fault:
             NotSeenError: the PLC did not see what it must, or what it would have seen without the fault too and nothing proves that it was
                 injected; or the line did not come back.
         """
-        line.judge.fault = self.name
+        line.judge.fault, line.late_s = self.name, 0.0
         sees = any_of(self.sees, error(8)) if line.link == HARDWARE else self.sees
+        if line.link == FREE and self.sees(Event(1.0, "answer", part=_NOT_RUN), 0.0):
+            sees = any_of(self.sees, stands)  # there the PLC sends no part to a line that does not run
         proofs = line.proofs + line.wire.harmed
         line.pause(line.chance.uniform(0, 0.15))
         line.mark()
@@ -74,6 +77,7 @@ class Fault:
 act = contextmanager
 _HEALTHY = Part(1, "", good=True, product=BULB, asked=(BULB, 0), triggered_s=0.5, passed=True)
 """What a line without a fault shows too."""
+_NOT_RUN = Part(1, "", good=True, product=BULB, asked=(BULB, 0), triggered_s=0.5, passed=False, reason="not running")
 
 
 def failed(*reasons: str) -> Sees:
@@ -83,6 +87,11 @@ def failed(*reasons: str) -> Sees:
         return event.kind == "answer" and event.part is not None and not event.part.passed and event.part.reason in reasons
 
     return sees
+
+
+def stands(event: Event, _: float) -> bool:
+    """The line does not run any more."""
+    return event.kind == "state" and event.value != CONTINUOUS
 
 
 def rejected(event: Event, since_s: float) -> bool:

@@ -11,9 +11,10 @@ import sys
 import time
 from collections.abc import Generator
 from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
 from pathlib import Path
 
-from fault import Act, Fault, act, any_of, dead, error, failed, goes_on, refused, times_out
+from fault import LINKS, Act, Fault, act, any_of, dead, error, failed, goes_on, refused, times_out
 from plant import BULB, IRON, PREPARE, PRODUCTS, Plant
 
 _SILENT = any_of(dead, times_out)
@@ -49,9 +50,11 @@ Inspector.inspect = inspect
 """
 _CLOCK = """
 import gc, time
-from station.line import Line
-for line in [each for each in gc.get_objects() if type(each) is Line]:
-    line._wall_clock = lambda: time.time_ns() + {seconds} * 10**9
+from station.condition import Condition
+gc.unfreeze()
+for condition in [each for each in gc.get_objects() if type(each) is Condition]:
+    condition._wall_clock = lambda: time.time_ns() + {seconds} * 10**9
+gc.freeze()
 """
 
 
@@ -65,6 +68,24 @@ def _inside(text: str, lasting_s: float = 0.0) -> Act:
         line.pause(lasting_s)
 
     return happens
+
+
+def _clock(seconds: int) -> Act:
+    """The wall clock is wrong by so much, as the rows say that are kept then."""
+
+    @act
+    def happens(line: Plant) -> Generator[None]:
+        line.happen(_CLOCK.format(seconds=seconds))
+        yield
+        line.prove(lambda: abs(_newest_row_s(line) - time.time() - seconds) < 600, f"rows are wrong by {seconds} s")
+
+    return happens
+
+
+def _newest_row_s(line: Plant) -> float:
+    with closing(sqlite3.connect(f"file:{line.home}/data/ledger.sqlite?mode=ro", uri=True)) as ledger:
+        newest = ledger.execute("SELECT creation_time_ns FROM results ORDER BY result_id DESC LIMIT 1").fetchone()
+    return float(newest[0]) / 1e9
 
 
 def _killed(number: int) -> Act:
@@ -248,7 +269,7 @@ def _operator_stops(line: Plant) -> Generator[None]:
 _BULB = "recipes/bulb/recipe.yaml"
 _WEIGHTS = "weights/bulb.safetensors"
 
-FAULTS = [
+_FAULTS = [
     Fault("daemon killed", "host", "SIGKILL; systemd starts it again", "silence", _SILENT, 4.0, _killed(signal.SIGKILL), restarts=True),
     Fault("daemon crashed", "host", "SIGSEGV; systemd starts it again", "silence", _SILENT, 4.0, _killed(signal.SIGSEGV), restarts=True),
     Fault(
@@ -407,9 +428,9 @@ FAULTS = [
     Fault("recordings' folder gone", "host", "a file stands in its place", "the line goes on", goes_on, 3.0, _recordings_gone),
     Fault("log reader stuck", "host", "the pipe is full", "the line goes on", goes_on, 12.0, _log_stuck),
     Fault("log reader gone", "host", "the pipe is closed", "the line goes on", goes_on, 3.0, _log_gone),
-    Fault("clock an hour ahead", "host", "the wall clock steps", "the line goes on", goes_on, 2.0, _inside(_CLOCK.format(seconds=3600))),
-    Fault("clock an hour back", "host", "the wall clock steps", "the line goes on", goes_on, 2.0, _inside(_CLOCK.format(seconds=-3600))),
-    Fault("clock right again", "host", "the wall clock steps", "the line goes on", goes_on, 2.0, _inside(_CLOCK.format(seconds=0))),
+    Fault("clock an hour ahead", "host", "the wall clock steps", "the line goes on", goes_on, 2.0, _clock(3600)),
+    Fault("clock an hour back", "host", "the wall clock steps", "the line goes on", goes_on, 2.0, _clock(-3600)),
+    Fault("clock right again", "host", "the wall clock steps", "the line goes on", goes_on, 2.0, _clock(0)),
     Fault("control socket flood", "host", "100 clients, three of four talk nonsense", "the line goes on", goes_on, 3.0, _socket_flood),
     Fault("control socket gone", "host", "somebody deletes it", "the line goes on", goes_on, 3.0, _socket_gone),
     Fault("second station", "host", "is started in the same home", "the line goes on", goes_on, 10.0, _second_station),
@@ -432,3 +453,11 @@ FAULTS = [
         _operator_stops,
     ),
 ]
+_WHOEVER_COUNTS = (
+    *("daemon killed", "daemon stopped by its manager", "daemon hangs shortly", "daemon hangs"),
+    *("network fails", "memory of the network", "network slow", "network hangs", "network says nothing"),
+    *("another frame's result", "another recipe's result", "disk full", "ledger locked", "weights gone", "clock an hour back"),
+    "operator stops the line",
+)
+FAULTS = [replace(fault, links=tuple(LINKS)) if fault.name in _WHOEVER_COUNTS else fault for fault in _FAULTS]
+"""Some of them also where a sensor fires the camera."""

@@ -1,7 +1,12 @@
 """The judge at the PLC's end: which part may leave with PASS by the wire's page, and whether it should have, by what really lay there.
 
-It knows the wire and the parts, and nothing of the station. A PLC's own rules (PLC.md, 1 to 5) decide what leaves with PASS; the truth
-about the part decides whether that was wrong.
+It counts on its own: each part and its number, which products were asked for, what every part really is and whether anybody can have seen
+it, when it was triggered, answered and given up, the station's heartbeat, its states and its jobs as the PLC sees them. A PLC's own rules
+(PLC.md, 1 to 5) decide from that what leaves with PASS; the truth about the part decides whether that was wrong. A part that has no answer
+although the station ran all the while is found here too, and so is an answer that changes.
+
+It takes from the station what stands on the wire, which is what is judged. A recipe's checksum is worked out by the suite, over the hash of
+its folder before the station starts. The ledger excuses nothing here: `ledger_check` only adds to what is found.
 """
 
 from collections.abc import Sequence
@@ -13,7 +18,8 @@ LONGEST_S = 2.0
 STILL_S = 1.5
 """The heartbeat may stand for the recipe's deadline and 500 ms (rule 5)."""
 REASONS = ("none", "good", "defect", "uncertain", "late", "missed frame", "inspection error", "not running", "wrong recipe")
-NOT_RUNNING, MISSED = REASONS.index("not running"), REASONS.index("missed frame")
+NOT_RUNNING = REASONS.index("not running")
+CONTINUOUS = 8
 
 
 @dataclass(slots=True)
@@ -23,10 +29,12 @@ class Part:
     Attributes:
         good: what it really is.
         product: the number of the recipe that knows it.
-        asked: the recipe that the PLC had asked for when it triggered, and that recipe's checksum as it was prepared first; -1 before.
+        asked: the recipe that the PLC had asked for when it triggered, and that recipe's checksum; -1 when there is no such recipe.
         taint: why this part must not pass however good it is: nobody can have seen it whole.
         disturbed: the fault that was under way during its life.
         shown: False for a number that was jumped over.
+        excused: the PLC saw why no answer may come: the station was dead or did not run, or the PLC itself began anew.
+        job: in which of the station's jobs it was answered, as the PLC counts them; 0 outside of any.
     """
 
     sequence: int
@@ -38,6 +46,8 @@ class Part:
     taint: str = ""
     disturbed: str = ""
     shown: bool = True
+    excused: bool = False
+    job: int = 0
     answer: tuple[int, ...] | None = None
     passed: bool | None = None
     reason: str = ""
@@ -52,13 +62,17 @@ class Judge:
         parts: all parts, oldest first.
         wrong: parts that left with PASS and should not have, in words.
         violations: what the station must never say, in words.
+        numbers_itself: nobody counts for the station: it numbers its frames, and the PLC its parts, from 1 at StartContinuous.
     """
 
     fault: str = ""
     parts: list[Part] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
+    numbers_itself: bool = False
     acknowledge: int = 0
+    _job: int = 0
+    _runs: bool = False
     _known: dict[int, Part] = field(default_factory=dict)
     _before: set[int] = field(default_factory=set)
     _beat: int = -1
@@ -76,16 +90,23 @@ class Judge:
 
     def anew(self) -> None:
         """The PLC begins another numbering: what it had asked for is rejected, and answers to it mean nothing any more."""
+        self.excuse()
         for part in self._known.values():
             self._reject(part, "the PLC was restarted")
         self._before |= set(self._known)
         self._known.clear()
         self.acknowledge = 0
 
+    def excuse(self) -> None:
+        """The station need not answer what waits: the PLC stopped, started or reset it, or saw that it does not run."""
+        for part in self._known.values():
+            part.excused = part.excused or part.answer is None
+
     def see(self, words: Sequence[int], now_s: float) -> Part | None:
         """The station's 24 registers as they stand; returns the part that is answered by them, if one is."""
         if words[2] != self._beat:
             self._beat, self._beat_s = words[2], now_s
+        self._see_state(words[1] == CONTINUOUS, now_s)
         sequence = words[5]
         if not sequence or sequence != words[23] or words[0] != WIRE_VERSION:
             return None
@@ -98,12 +119,12 @@ class Judge:
             return None
         self.acknowledge = sequence
         if part.answer is not None:
-            stands = words[6] == FAIL_WORD and words[7] == NOT_RUNNING  # the part's job is over
-            stands |= part.reason == REASONS[NOT_RUNNING] and words[6] == FAIL_WORD and words[7] == MISSED  # it never had one
-            if part.answer != answer and not stands:
+            over = words[7] == NOT_RUNNING or not self._runs or part.job != self._job  # then it is a reject anew, asked for again
+            if part.answer != answer and not (words[6] == FAIL_WORD and over):
                 self._violation(f"the answer to {sequence} changed from {part.answer} to {answer}")
             return None
         part.answer = answer
+        part.job = 0 if words[7] == NOT_RUNNING else self._job
         self._look(part, words, now_s)
         return part
 
@@ -113,6 +134,20 @@ class Judge:
         for part in late:
             self._reject(part, "no answer in time")
         return late
+
+    def unanswered(self) -> list[str]:
+        """Parts that had no answer although the station lived and ran from their trigger on, in words."""
+        return [
+            f"part {part.part_id} ({part.sequence}, during {part.disturbed or 'no fault'}) was never answered, and the station ran"
+            for part in self.parts
+            if part.answer is None and part.shown and not part.excused
+        ]
+
+    def _see_state(self, runs: bool, now_s: float) -> None:
+        self._job += runs and not self._runs
+        self._runs = runs
+        if not (runs and self.alive(now_s)):
+            self.excuse()
 
     def _look(self, part: Part, words: Sequence[int], now_s: float) -> None:
         verdict, reason = words[6], words[7]

@@ -26,18 +26,20 @@ from wire import Wire
 from drivers.simulated.ascii_plc import AsciiPlc
 from drivers.simulated.parts import CLASSES, make_part
 from drivers.simulated.rtu_client import RtuClient
-from drivers.simulated.rtu_server import RtuServer
+from drivers.simulated.rtu_server import RtuServer, crc
 from drivers.simulated.scene import Scene, happened, tell
+from station.recipe import find
 
 SERIAL = "SIM-MQ042"
-HARDWARE = "hardware"
+HARDWARE, FREE = "hardware", "free"
 LINKS: dict[str, dict[str, Any]] = {
     "modbus-rtu": {},
     "modbus-rtu-server": {"plc": {"role": "server"}},
     "ascii": {"plc": {"link": "ascii"}},
     HARDWARE: {"trigger": "hardware", "camera": {"frame_window_ms": 100}},
+    FREE: {"trigger": "free", "camera": {"frame_window_ms": 100, "trigger_source": "Line0"}},
 }
-"""The lines that faults are done to, by what their station.yaml says: both dialects and roles, and one whose sensor fires the camera."""
+"""The lines that faults are done to, by what their station.yaml says: both dialects and roles, and two whose sensor fires the camera."""
 PREPARE, UNPREPARE, START, STOP, RESET, HALT = 1, 2, 3, 4, 5, 6
 INITIALIZED, READY, CONTINUOUS, ERROR, HALTED = 5, 6, 8, 3, 2
 BULB, IRON = 1, 2
@@ -55,6 +57,8 @@ _PAUSE_SCANS = 10
 _SENSOR_SCANS = 50
 """So long is it at least where a sensor fires the camera: two parts must lie further apart than the frame window, delay and exchange."""
 _BEAT, _CODE, _ARGUMENT, _COMMAND, _TAKEN, _TRIGGER, _PART_ID = 32, 33, 34, 35, 36, 37, 38
+_FREE_S = 0.12
+"""Where nobody counts the next part comes then, answered or not: only by its frame a camera tells that it lost the one before."""
 Steps = Generator[None, None, None]
 
 
@@ -95,7 +99,7 @@ class Plant:
             source = Path(__file__).parents[2] / "weights" / f"{name}.safetensors"
             (self.home / "weights" / source.name).write_bytes(source.read_bytes())
         self.directory = self.home / "data/simulated"
-        self.judge = Judge(fault="the first start")
+        self.judge = Judge(fault="the first start", numbers_itself=link == FREE)
         self.events: list[Event] = []
         self.product = BULB
         self.asked = 0
@@ -115,7 +119,8 @@ class Plant:
             for number, name in PRODUCTS.items()
             for class_name in CLASSES[name]
         }
-        self._checksums: dict[int, int] = {}
+        self._checksums = {number: crc(find(self.home / "recipes", name).hash.encode("ascii")) for number, name in PRODUCTS.items()}
+        self.late_s = 0.0
         self._made = 0
         self._last_good = False
         self._taint = ""
@@ -265,6 +270,11 @@ class Plant:
             self._seen_status = -1
             if code == PREPARE:
                 self.asked = argument
+            else:
+                self.judge.excuse()
+            if code == START and self.link == FREE:
+                self.judge.anew()
+                self.last_sequence = 0
 
     def restart_plc(self, silent_s: float) -> None:
         """Power off and on: it forgets everything, and counts from nothing."""
@@ -336,7 +346,7 @@ class Plant:
                     at += 1
                 left_s = self._marked_s + within_s - time.monotonic()
                 if left_s <= 0:
-                    raise NotSeenError(f"{what}: not within {within_s} s; {self._story()}")
+                    raise NotSeenError(f"{what}: not within {within_s} s; the PLC's longest scan took {self.late_s:.2f} s; {self._story()}")
                 self._news.wait(min(left_s, 0.2))
 
     def _story(self) -> str:
@@ -398,12 +408,16 @@ class Plant:
         return RtuClient(self.registers) if self.link == "modbus-rtu-server" else RtuServer(self.registers, writable=range(24))
 
     def _run(self) -> None:
+        scanned_s = time.monotonic()
         try:
             while not self._ended.is_set():
                 number = self.wire.fileno()
                 select.select([number] if number >= 0 else [], [], [], _SCAN_S)
                 with self._news:
-                    self._scan(time.monotonic())
+                    now_s = time.monotonic()
+                    self.late_s = max(self.late_s, now_s - scanned_s)
+                    scanned_s = now_s
+                    self._scan(now_s)
                     self._news.notify_all()
         except BaseException as error:
             self._failure = error
@@ -448,8 +462,6 @@ class Plant:
         ended = words[20] in (2, 3) and words[19] == words[_COMMAND] and words[_CODE]
         if ended and self._seen_status != words[20]:
             self._seen_status = words[20]
-            if words[20] == 2 and words[_CODE] == PREPARE:
-                self._checksums.setdefault(words[_ARGUMENT], words[4])
             self._tell("done" if words[20] == 2 else "refused", now_s, words[21] if words[20] == 3 else words[_CODE])
             words[_CODE] = words[_ARGUMENT] = 0
 
@@ -458,26 +470,29 @@ class Plant:
 
     def _feed(self) -> Steps:
         """The conveyor, one step a scan."""
+        product, waits = 0, False
         while True:
             if self.special is not None:
                 steps, self.special = self.special, None
                 yield from steps
                 self._between_parts = False
-            if not self.feeding:
+            if not self.feeding or (self.link == FREE and not self._is_running()):
                 yield
                 continue
-            product, good = self.product, not self._last_good or self.chance.random() < 0.1
-            self._last_good = good
-            name, *others = CLASSES[PRODUCTS[product]]
-            pictures = self._pictures[product, name if good else self.chance.choice(others)]
+            if not waits or product != self.product:  # else another such part: of one that waits there may be no picture yet
+                product, good = self.product, not self._last_good or self.chance.random() < 0.1
+                self._last_good = good
+                name, *others = CLASSES[PRODUCTS[product]]
+                pictures = self._pictures[product, name if good else self.chance.choice(others)]
             taint = self._taint
             self._scene.show([self.chance.choice(pictures)], noise=2)
             yield
             yield
             part = self.trigger(self.last_sequence % 65_535 + 1, product, good)
             part.taint = taint and self._taint
-            while part.passed is None:
+            while part.passed is None and not (self.link == FREE and time.monotonic() - part.triggered_s > _FREE_S):
                 yield
+            waits = part.passed is None
             least = _SENSOR_SCANS if self.link == HARDWARE else 1
             for _ in range(self.chance.randrange(least, least + 2 * _PAUSE_SCANS)):
                 yield
@@ -492,10 +507,18 @@ class Plant:
             hook, self.before_trigger = self.before_trigger, None
             hook(part)
         self.judge.triggered(part)
-        if self.link == HARDWARE:
+        if self.link in (HARDWARE, FREE):
             self.camera("line0")
-        self.write_trigger(sequence, part.part_id)
+        if self.link == FREE:
+            self.last_sequence = sequence
+        else:
+            self.write_trigger(sequence, part.part_id)
         return part
+
+    def _is_running(self) -> bool:
+        """A part that comes now has a number in the station too."""
+        words = self.registers
+        return words[1] == CONTINUOUS and words[3] == self.product == self.asked and not words[_CODE] and self._seen_alive
 
     def skip(self, sequence: int) -> Part:
         """A number that no part ever has."""

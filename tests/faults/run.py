@@ -1,4 +1,4 @@
-"""`make faults`: every fault so many times at random moments of four running lines; prints the table, and exits 1 on anything wrong."""
+"""`make faults`: every fault so many times at random moments of five running lines; prints the table, and exits 1 on anything wrong."""
 
 import argparse
 import json
@@ -22,6 +22,10 @@ from ledger_check import check  # noqa: E402
 from plant import BULB, LINKS, NotSeenError, Plant  # noqa: E402
 from table import FAULTS, Fault, table  # noqa: E402
 
+_TRIES = 3
+_STOOD_STILL_S = 0.15
+"""A PLC that does not scan for longer than `timeout_ms` is a fault of its own, which a machine under load injects."""
+
 
 def work(link: str, seed: int, shares: int, each: int, names: list[str], folder: Path, blame: bool) -> dict[str, Any]:
     """One line that takes its share of the faults, one of `shares` of each link, in an order that the seed says."""
@@ -33,13 +37,16 @@ def work(link: str, seed: int, shares: int, each: int, names: list[str], folder:
     chance.shuffle(todo)
     reactions: dict[str, list[float]] = defaultdict(list)
     failures: list[str] = []
+    again = 0
     with Plant(folder, link, seed) as line:
         line.run(BULB)
         line.judge.fault = ""
         for number, fault in enumerate(todo):
             begun_s = time.monotonic()
             try:
-                reactions[fault.name].append(fault.happen(line))
+                reaction_s, void = happen(line, fault)
+                reactions[fault.name].append(reaction_s)
+                again += void
             except NotSeenError as error:
                 failures.append(f"{fault.name}: {error}")
                 print(f"[{link}] FAILED {failures[-1]}", file=sys.stderr, flush=True)
@@ -67,9 +74,27 @@ def work(link: str, seed: int, shares: int, each: int, names: list[str], folder:
         "parts": len(line.judge.parts),
         "passed": sum(bool(part.passed) for part in line.judge.parts),
         "starts": line.restarts,
+        "again": again,
         "audit": audit,
         "unexplained": findings,
     }
+
+
+def happen(line: Plant, fault: Fault) -> tuple[float, int]:
+    """Returns the reaction time, in s, and how many tries before were void: this suite's own PLC had stood still in them.
+
+    Raises:
+        NotSeenError: see `Fault.happen`.
+    """
+    for void in range(_TRIES):
+        try:
+            return fault.happen(line), void
+        except NotSeenError as error:
+            if line.late_s < _STOOD_STILL_S or void == _TRIES - 1:
+                raise
+            print(f"[{line.link}] void, {fault.name}: {error}", file=sys.stderr, flush=True)
+            line.run(BULB)
+    raise AssertionError
 
 
 def main() -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import REPOSITORY
-from judge import LONGEST_S, PASS_WORD, STILL_S, Judge, Part
+from judge import CONTINUOUS, LONGEST_S, PASS_WORD, STILL_S, Judge, Part
 from ledger_check import check
 from plant import BULB, LINKS, PRODUCTS, SEEDS, NotSeenError, Plant
 from table import FAULTS, Fault, table
@@ -87,7 +87,7 @@ class Block:
     def __init__(self) -> None:
         self.judge = Judge()
         self.words = [0] * 24
-        self.words[0], self.words[2] = 1, 1
+        self.words[0], self.words[1], self.words[2] = 1, CONTINUOUS, 1
         self.words[5] = self.words[23] = 7
         self.words[6], self.words[7] = PASS_WORD, 1
         self.words[17], self.words[18] = BULB_GIVEN
@@ -153,8 +153,35 @@ def test_the_judge_finds_an_answer_that_changes_and_a_pass_that_nobody_asked_for
     assert "nobody asked for" in nobody.judge.violations[0]
 
 
+def test_the_judge_bears_another_reject_for_a_part_of_a_job_that_is_over_and_no_other_change() -> None:
+    block = Block()
+    block.part()
+    block.words[6], block.words[7] = 0, 7  # answered before the job began
+    block.judge.see(block.words, 100.1)
+    block.words[7] = 5
+    block.judge.see(block.words, 100.2)
+    assert block.judge.violations == []
+    block.words[6], block.words[7] = PASS_WORD, 1
+    block.judge.see(block.words, 100.3)
+    assert "changed" in block.judge.violations[0]
+
+
+@pytest.mark.parametrize(("state", "beats", "found"), [(CONTINUOUS, True, 1), (CONTINUOUS, False, 0), (3, True, 0)])
+def test_the_judge_finds_a_part_without_an_answer_unless_it_saw_that_the_station_did_not_run(state: int, beats: bool, found: int) -> None:
+    block = Block()
+    block.words[5] = block.words[23] = 0
+    block.judge.see(block.words, 100.0)
+    block.part()
+    block.words[1] = state
+    for step in range(1, 31):
+        block.words[2] += beats
+        block.judge.see(block.words, 100.0 + step / 10)
+    block.judge.give_up(103.1)
+    assert len(block.judge.unanswered()) == found
+
+
 def test_a_table_with_anything_wrong_in_it_is_not_fine() -> None:
-    line = {"reactions": {FAULTS[0].name: [0.1, 0.3, 0.2]}, "parts": 9, "passed": 4, "starts": 1}
+    line = {"reactions": {FAULTS[0].name: [0.1, 0.3, 0.2]}, "parts": 9, "passed": 4, "starts": 1, "again": 0}
     line |= {name: [] for name in ("failures", "wrong", "violations", "unexplained")}
     line |= {"audit": {"missing": 0, "duplicate": 0, "unexplained": 0, "findings": []}}
     text, fine = table({"ascii": line})
