@@ -46,8 +46,9 @@ class Frame:
         missed: how many frames the camera counted between the previous frame handed over and this one; 0 when none was lost.
         captured_ns: when the exposure of this frame ended, on this machine's monotonic clock, as well as it is known and never early: late
             by the transfer where the device's clock is not mapped.
-        flaw: why this is no picture of the part in front of the camera, in words: it is incomplete, of another size than asked for, or the
-            same bytes as the frame before; empty for a whole one. The pixels of a frame that is not whole are of shape (0, 0).
+        flaw: why this is no picture of the part in front of the camera, in words: it is incomplete, of another size or taken otherwise than
+            asked for, or the same bytes as the frame before; empty for a whole one. Only a repeated one has pixels then, others' are of
+            shape (0, 0).
     """
 
     pixels: Pixels

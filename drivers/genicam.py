@@ -15,8 +15,9 @@ import numpy as np
 from drivers.camera import CameraError, CameraState, CameraStatus, Feature, Frame, Pixels
 from drivers.device_clock import DeviceClock
 from drivers.frame_numbers import FrameNumbers, Place
+from drivers.genicam_chunks import Chunks
 from drivers.genicam_device import NUM_BUFFERS, GenicamDevice
-from drivers.genicam_features import DEVICE_ERRORS, words
+from drivers.genicam_features import DEVICE_ERRORS, LIVE_FEATURES, words
 from drivers.gentl_buffer import FORMATS, Allocate, Layout, device_ns, frame_id, handed_over_as, layout, sample, why_not_whole
 
 QUIET_NS = 500_000_000
@@ -37,10 +38,10 @@ class GenicamCamera:
     Features are written in the order given, except OffsetX and OffsetY, which come last because their range depends on the size; all are
     read back before a frame is handed over. A feature that is not named keeps the device's value, but offsets go to 0 with a new size:
     they come back by name. When only features of
-    `genicam_device.LIVE_FEATURES` differ they are written while streaming: a frame being exposed at that moment may have the old value.
+    `genicam_features.LIVE_FEATURES` differ they are written while streaming: a frame being exposed at that moment may have the old value.
     RGBa8 is handed over as RGB8, a packed format unpacked and under the name of the format that it unpacks to. A frame is frozen when it
     agrees with the frame before in some 64 whole rows. A feature goes by its SFNC name where `genicam_features.CANDIDATES` knows the
-    vendor's. Chunk data behind a picture is left where it is.
+    vendor's. With ChunkModeActive, a frame that tells of another ExposureTime, Gain or BlackLevel than was asked for has a flaw.
 
     Attributes:
         allocate: gives the memory that a frame of (shape, dtype) is copied into, or None when there is none; the frame is then dropped and
@@ -71,6 +72,7 @@ class GenicamCamera:
         self._delivered = self._missed = self._incomplete = self._frozen = self._reconnects = 0
         self._asked_layout = Layout("", 0, 0, 0, 0)
         self._device_clock, self._numbers = DeviceClock(), FrameNumbers()
+        self._chunks: Chunks | None = None
         self._sample: Pixels | None = None
         self._swallowed = self._dropped = 0
         self._exposure_awaited = False
@@ -226,6 +228,7 @@ class GenicamCamera:
         width, height = (int(device.features.read(name) or 0) for name in ("Width", "Height"))
         self._asked_layout = Layout(pixel_format, width, height, 0, 0)
         self._warmth_due_ns = 0
+        self._chunks = device.chunks()
         self._begin(device)
 
     def _change_live(self, features: Mapping[str, Feature]) -> bool:
@@ -306,6 +309,8 @@ class GenicamCamera:
             if flaw := place.flaw or why_not_whole(buffer, found, self._asked_layout):
                 self._incomplete += 1
                 return self._flawed(place, found.pixel_format, captured_ns, flaw)
+            if flaw := self._taken_otherwise(buffer):
+                return self._flawed(place, found.pixel_format, captured_ns, flaw)
             pixels = self.allocate(found.shape, FORMATS[found.pixel_format][1])
             if pixels is None:
                 self._dropped += 1 + place.missed
@@ -315,6 +320,10 @@ class GenicamCamera:
             buffer.parent.queue_buffer(buffer)
         pixels.flags.writeable = False
         return self._whole(pixels, self._name_of(found.pixel_format), place, captured_ns)
+
+    def _taken_otherwise(self, buffer: Any) -> str:
+        asked = {name: value for name, value in self._features.items() if name in LIVE_FEATURES}
+        return self._chunks.taken_otherwise(buffer, asked) if self._chunks else ""
 
     def _whole(self, pixels: Pixels, pixel_format: str, place: Place, captured_ns: int) -> Frame:
         before, self._sample = self._sample, sample(pixels)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from drivers.camera import CameraError
+from drivers.genicam_chunks import Chunks
 from drivers.genicam_features import DEVICE_ERRORS, Features
 
 with warnings.catch_warnings():  # importing harvesters replaces the filters of the whole process
@@ -77,6 +78,12 @@ class GenicamDevice:
         # GenTL waits in native code, with the GIL held, for no longer than this. Harvesters takes 0 s for ever.
         self._acquirer.timeout_period_on_update_event_data_call = 1 if timeout_s > 0 else 0
         return self._acquirer.try_fetch(timeout=max(timeout_s, 2e-4), is_raw=True)
+
+    def chunks(self) -> Chunks | None:
+        """What reads the chunk data of the frames from now on; None when the device is not in chunk mode. Raises one of DEVICE_ERRORS."""
+        if not self.features.read("ChunkModeActive"):
+            return None
+        return Chunks(self._acquirer.remote_device.node_map, str(self._acquirer.device.tl_type))
 
     def probe(self) -> None:
         """Asks the device itself for a value: an unplugged one shows in no other way. Raises one of DEVICE_ERRORS."""
@@ -148,7 +155,9 @@ class GenicamDevice:
     def _create(self, device: Any) -> Any:
         handler = signal.getsignal(signal.SIGINT)
         try:
-            return self._harvester.create(device, config=ParameterSet({ParameterKey.NUM_BUFFERS_FOR_FETCH_CALL: NUM_BUFFERS}))
+            # Left to itself, Harvesters raises while it fetches a buffer whose chunks are broken, and never queues it again.
+            options = {ParameterKey.NUM_BUFFERS_FOR_FETCH_CALL: NUM_BUFFERS, ParameterKey.ENABLE_AUTO_CHUNK_DATA_UPDATE: False}
+            return self._harvester.create(device, config=ParameterSet(options))
         finally:  # Harvesters installs its own, which swallows Ctrl-C
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGINT, handler)

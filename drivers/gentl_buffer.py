@@ -125,6 +125,12 @@ def device_ns(buffer: Any) -> int | None:
     return None
 
 
+def payload_bytes(buffer: Any) -> int:
+    """How many bytes came, chunk data included."""
+    came = _told(buffer, "size_filled", len(buffer.raw_buffer))
+    return min(_told(buffer, "delivered_chunk_payload_size", came), len(buffer.raw_buffer))
+
+
 def _is_larger(buffer: Any) -> bool:
     with suppress(gentl.GenericException):
         return bool(buffer.has_received_larger_payload())

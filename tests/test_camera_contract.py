@@ -53,8 +53,8 @@ class Make:
     is_device: bool = True
 
 
-def simulated_features(name: str, camera: Callable[[], Camera]) -> Make:
-    free: dict[str, Feature] = {"Width": 640, "Height": 480, "PixelFormat": "Mono8", "ExposureTime": 1000.0, "TriggerMode": "Off"}
+def simulated_features(name: str, camera: Callable[[], Camera], **more: Feature) -> Make:
+    free: dict[str, Feature] = {"Width": 640, "Height": 480, "PixelFormat": "Mono8", "ExposureTime": 1000.0, "TriggerMode": "Off", **more}
     software = free | {"TriggerMode": "On", "TriggerSource": "Software"}
     other, wrong = free | {"Width": 320, "Height": 200}, free | {"Width": 4096}
     return Make(name, camera, free, other, rare=software, software=software, wrong=wrong)
@@ -124,7 +124,7 @@ CAMERAS = [
     simulated_features("genicam-mer131", genicam_camera(PRODUCER, "SIM-MER131")),
     simulated_features("genicam-mq042", genicam_camera(PRODUCER, "SIM-MQ042")),
     viky_features("genicam-viky", genicam_camera(VIKY, "0")),
-    simulated_features("isolated-mq042", isolated_camera(PRODUCER, "SIM-MQ042")),
+    simulated_features("isolated-mq042-chunks", isolated_camera(PRODUCER, "SIM-MQ042"), ChunkModeActive=True),
     viky_features("isolated-viky", isolated_camera(VIKY, "1")),
     recorded_features(),
 ]

@@ -22,7 +22,8 @@ enum { SIZE_MIN = 16, WIDTH_STEP = 4, HEIGHT_STEP = 2, OFFSET_STEP = 2 };
 /* What follows from the others. */
 static void derive_registers(struct camera *camera) {
     union value *registers = camera->registers;
-    registers[PAYLOAD_SIZE].i = (int64_t)bytes_of(format_of(registers[PIXEL_FORMAT].i), registers[WIDTH].i * registers[HEIGHT].i);
+    size_t picture = bytes_of(format_of(registers[PIXEL_FORMAT].i), registers[WIDTH].i * registers[HEIGHT].i);
+    registers[PAYLOAD_SIZE].i = (int64_t)(picture + chunk_bytes(camera));
     double rate = fmin(camera->model->frame_rate_max, 1e6 / registers[EXPOSURE_TIME].f);
     registers[CURRENT_FRAME_RATE].f = registers[FRAME_RATE_ENABLE].i ? fmin(rate, registers[FRAME_RATE].f) : rate;
 }
@@ -126,6 +127,7 @@ static GC_ERROR write_register(struct camera *camera, enum reg reg, union value 
     case PIXEL_FORMAT: return set_format(camera, value.i);
     case ACQUISITION_START: return acquire(camera, true);
     case ACQUISITION_STOP: return acquire(camera, false);
+    case CHUNK_MODE: return set_layout(camera, reg, value.i, 0, 1, 1);
     case FRAME_RATE_ENABLE:
     case TRIGGER_SWITCH:
     case AWB_LAMP_HOUSE: return set_integer(camera, reg, value.i, 0, 1, 1);

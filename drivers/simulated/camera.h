@@ -63,12 +63,12 @@ enum reg {
     EXPOSURE_TIME, EXPOSURE_TIME_MIN, GAIN, GAIN_MAX,
     TRIGGER_MODE, TRIGGER_SOURCE, TRIGGER_ACTIVATION, TRIGGER_DELAY, TRIGGER_SOFTWARE, DEVICE_TEMPERATURE,
     TRIGGER_SWITCH, TRIGGER_FILTER_RISING, TRIGGER_FILTER_FALLING, EXPECTED_GRAY, AUTO_EXPOSURE_MIN, AUTO_EXPOSURE_MAX, AWB_LAMP_HOUSE,
-    USER_SET_LOAD,
+    USER_SET_LOAD, CHUNK_MODE,
     REGISTERS,
 };
 enum string { VENDOR_NAME, MODEL_NAME, SERIAL_NUMBER, USER_ID, STRINGS };
 enum { REGISTER_BASE = 0x1000, STRING_BASE = 0x2000, STRING_SIZE = 64, XML_BASE = 0x100000 };
-enum { STREAM_SETTINGS = 4 };
+enum { STREAM_SETTINGS = 4, CHUNKS = 3 };
 enum { SOURCE_SOFTWARE, SOURCE_LINE0 }; /* values of TRIGGER_SOURCE */
 
 union value {
@@ -118,7 +118,7 @@ struct buffer {
     uint8_t *memory;
     size_t size;
     void *user;
-    bool new_data, incomplete, larger, timed;
+    bool new_data, incomplete, larger, timed, chunks;
     uint64_t frame_id, timestamp, format;
     size_t filled;
     int64_t height_sent;  /* lines that really came */
@@ -215,6 +215,7 @@ struct buffer *await_buffer(struct camera *camera, uint64_t timeout_ms);
 void trigger(struct camera *camera, int64_t source);
 void disarm(struct camera *camera);
 void settle(struct camera *camera);
+size_t chunk_bytes(const struct camera *camera);
 void *expose_for_ever(void *camera); /* a thread: takes the lock itself */
 
 /* control.c. */

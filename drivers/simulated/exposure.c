@@ -1,8 +1,10 @@
 /* The clock and the triggers of a simulated camera, and the consumer's buffers that its frames go to. */
 #define _GNU_SOURCE
-#include "camera.h"
+#include "producer.h"
 
+#include <endian.h>
 #include <math.h>
+#include <string.h>
 #include <time.h>
 
 int64_t now_ns(void) {
@@ -91,14 +93,40 @@ struct sending {
     uint32_t noise;
     uint64_t frame_id;
     int64_t end_ns;
+    double exposure_us, gain_db;
     bool again; /* the very bytes of the frame before */
 };
+
+/* ---------------------------------------------------------------- chunk data: behind each chunk stand its number and its length */
+
+enum { PICTURE_CHUNK = 0xE000, EXPOSURE_CHUNK, GAIN_CHUNK, TAIL = 2 * sizeof(uint32_t) };
+
+size_t chunk_bytes(const struct camera *camera) {
+    return camera->registers[CHUNK_MODE].i ? TAIL + 2 * (sizeof(double) + TAIL) : 0;
+}
+
+/* GigE Vision counts from the high byte, USB3 Vision from the low one. */
+static uint8_t *end_chunk(const struct camera *camera, uint8_t *end, uint32_t number, size_t length) {
+    bool high_first = strcmp(transport_of(camera), "GEV") == 0;
+    uint32_t tail[2] = {high_first ? htobe32(number) : htole32(number), high_first ? htobe32((uint32_t)length) : htole32((uint32_t)length)};
+    memcpy(end, tail, TAIL);
+    return end + TAIL;
+}
+
+static void add_chunks(const struct camera *camera, struct buffer *buffer, const struct sending *sending) {
+    size_t picture = buffer->filled - chunk_bytes(camera);
+    uint8_t *end = end_chunk(camera, buffer->memory + picture, PICTURE_CHUNK, picture);
+    memcpy(end, &sending->exposure_us, sizeof(double));
+    end = end_chunk(camera, end + sizeof(double), EXPOSURE_CHUNK, sizeof(double));
+    memcpy(end, &sending->gain_db, sizeof(double));
+    end_chunk(camera, end + sizeof(double), GAIN_CHUNK, sizeof(double));
+}
 
 /* Everything but the pixels; decides on the faults. */
 static void address(struct camera *camera, struct buffer *buffer, const struct sending *sending) {
     const struct region *region = &sending->key->region;
     const struct format *format = sending->key->format;
-    bool fits = bytes_of(format, region->width * region->height) <= buffer->size;
+    bool fits = bytes_of(format, region->width * region->height) + chunk_bytes(camera) <= buffer->size;
     bool wrong_size = strikes(camera, WRONG_SIZE), incomplete = strikes(camera, INCOMPLETE), little = strikes(camera, SHORT);
     buffer->new_data = true;
     buffer->region = *region;
@@ -107,7 +135,9 @@ static void address(struct camera *camera, struct buffer *buffer, const struct s
         buffer->region.height = buffer->height_sent;
     if (strikes(camera, NO_HEIGHT))
         buffer->region.height = 0;
-    buffer->filled = bytes_of(format, region->width * buffer->height_sent);
+    bool whole = buffer->height_sent == region->height;
+    buffer->filled = bytes_of(format, region->width * buffer->height_sent) + (whole ? chunk_bytes(camera) : 0);
+    buffer->chunks = chunk_bytes(camera) > 0; /* said of the camera's mode, and true only of a whole frame */
     buffer->incomplete = !fits || incomplete;
     buffer->larger = strikes(camera, LARGER) || !fits;
     buffer->frame_id = sending->frame_id;
@@ -132,6 +162,8 @@ static void send_frame(struct camera *camera, const struct sending *sending) {
     uint8_t *memory = buffer->memory;
     pthread_mutex_unlock(&camera->lock);
     read_out(camera, memory, lines, sending->noise, sending->again);
+    if (buffer->chunks && lines == sending->key->region.height)
+        add_chunks(camera, buffer, sending);
     pthread_mutex_lock(&camera->lock);
     set_state(stream, buffer, READY);
     stream->incomplete += buffer->incomplete;
@@ -223,15 +255,22 @@ static void expose(struct camera *camera, int64_t start_ns) {
     bool frozen = is_frozen(camera, &key);
     if (frozen)
         key = camera->plate_key;
-    int64_t end_ns = start_ns + (int64_t)(registers[EXPOSURE_TIME].f * 1e3);
+    struct sending sending = {
+        .key = &key,
+        .noise = exposure.scene ? exposure.scene->noise : 0,
+        .end_ns = start_ns + (int64_t)(registers[EXPOSURE_TIME].f * 1e3),
+        .exposure_us = registers[EXPOSURE_TIME].f,
+        .gain_db = registers[GAIN].f,
+        .again = frozen,
+    };
     camera->last_start_ns = start_ns;
     pthread_mutex_unlock(&camera->lock);
     render(camera, &key, exposure.scene);
     pthread_mutex_lock(&camera->lock);
-    while (streaming(camera) && now_ns() < end_ns)
-        wait_until(camera, end_ns);
+    while (streaming(camera) && now_ns() < sending.end_ns)
+        wait_until(camera, sending.end_ns);
     if (streaming(camera))
-        deliver(camera, &(struct sending){&key, exposure.scene ? exposure.scene->noise : 0, 0, end_ns, frozen});
+        deliver(camera, &sending);
     release_scene(exposure.scene);
 }
 

@@ -155,7 +155,7 @@ static GC_ERROR stream_info(const struct camera *camera, int32_t command, struct
     case DS_IS_GRABBING: return put_bool(answer, stream->running);
     case DS_DEFINES_PAYLOADSIZE: return put_bool(answer, 0);
     case DS_TLTYPE: return put_string(answer, transport_of(camera));
-    case DS_CHUNKS_MAX: return put_size(answer, 0);
+    case DS_CHUNKS_MAX: return put_size(answer, CHUNKS);
     case DS_ANNOUNCE_MIN:
     case DS_ALIGNMENT: return put_size(answer, 1);
     default: return not_available(command);
@@ -213,7 +213,7 @@ static GC_ERROR buffer_info(const struct camera *camera, const struct buffer *bu
     case BUF_PAYLOADTYPE: return put_size(answer, PAYLOAD_TYPE_IMAGE);
     case BUF_PIXELFORMAT: return put_uint64(answer, buffer->format);
     case BUF_PIXELFORMAT_NAMESPACE: return put_uint64(answer, NAMESPACE_PFNC_32BIT);
-    case BUF_CONTAINS_CHUNKDATA: return put_bool(answer, 0);
+    case BUF_CONTAINS_CHUNKDATA: return put_bool(answer, buffer->chunks);
     default: return not_available(command);
     }
 }
