@@ -14,6 +14,7 @@ from typing import Any
 from drivers.camera import CameraError
 from drivers.genicam_chunks import Chunks
 from drivers.genicam_features import DEVICE_ERRORS, Features
+from drivers.gentl_revoke import bear_null_on_revoke
 
 with warnings.catch_warnings():  # importing harvesters replaces the filters of the whole process
     from genicam import gentl
@@ -117,6 +118,8 @@ class GenicamDevice:
             if self._is_wanted(device, serial_number):
                 self.features = features
                 self._acquirer.add_callback(ImageAcquirer.Events.INCOMPLETE_BUFFER, self._incomplete)
+                for stream in self._acquirer.data_streams:
+                    bear_null_on_revoke(stream)
                 told = str(serial_number or _property(device, "serial_number"))
                 return {"vendor": _property(device, "vendor"), "model": _property(device, "model"), "serial_number": told}
             self._remarks.last.append(f"{_label(device)} was opened and says that its serial number is {serial_number}")

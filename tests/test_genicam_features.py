@@ -34,13 +34,11 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def connect(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Connect]:
+def connect(monkeypatch: pytest.MonkeyPatch) -> Iterator[Connect]:
     made: list[GenicamCamera] = []
 
     def camera_of(profiles: str, serial_number: str, user_set: str = "") -> GenicamCamera:
         monkeypatch.setenv("STATION_SIMULATED_PROFILES", profiles)
-        if "ximea" in profiles:  # after a buffer that is given back as NULL, Harvesters does not let go of the producer in this process
-            (directory / f"{MQ042}.faults").write_text("nullrevoke 0\n")
         made.append(GenicamCamera([PRODUCER], serial_number, user_set=user_set, simulated=True))
         return made[-1]
 

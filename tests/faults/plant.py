@@ -412,7 +412,8 @@ class Plant:
         try:
             while not self._ended.is_set():
                 number = self.wire.fileno()
-                select.select([number] if number >= 0 else [], [], [], _SCAN_S)
+                with suppress(OSError):  # a fault has just closed it
+                    select.select([number] if number >= 0 else [], [], [], _SCAN_S)
                 with self._news:
                     now_s = time.monotonic()
                     self.late_s = max(self.late_s, now_s - scanned_s)
