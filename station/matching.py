@@ -159,7 +159,7 @@ class Matching:
                         yield self._join()
                 return
         if now_ns > closed_ns and len(known) == len(self._exposures):
-            yield from self._give_up(known) if known else [self._without_frame()]
+            yield from self._give_up(known, now_ns) if known else [self._without_frame()]
 
     def _is_counted(self, exposure: _Exposure) -> bool:
         """True when there was an exchange that must show this exposure's count."""
@@ -208,9 +208,12 @@ class Matching:
         self._exposures.popleft()
         return Match(pending.count, exposure.frame, "" if exposure.frame else "the camera lost the frame")
 
-    def _give_up(self, known: list[_Exposure]) -> list[Match]:
-        """Fewer frames than counts for the whole window: whose is whose cannot be told."""
-        unclear = [self._counts.popleft() for _ in range(self._candidates(known[-1]))]
+    def _give_up(self, known: list[_Exposure], now_ns: int) -> list[Match]:
+        """Fewer frames than counts for the whole window: whose is whose cannot be told. Nothing while the last one's may be on its way."""
+        number = self._candidates(known[-1])
+        if now_ns < self._counts[number - 1].count.heard_ns + self._delay_ns:
+            return []
+        unclear = [self._counts.popleft() for _ in range(number)]
         for _ in known:
             self._exposures.popleft()
         self._given_up.extend(unclear[: len(unclear) - len(known)])

@@ -85,6 +85,13 @@ def test_parts_that_cannot_be_told_apart_all_fail(line: Line) -> None:
     assert line.turn(1111) == [(1, None), (2, None)]
 
 
+def test_parts_that_were_heard_all_at_once_are_given_up_only_when_the_last_one_s_frame_must_be_here(line: Line) -> None:
+    line.turn(1010, 1, frames=(frame(1, 1005),))
+    assert line.turn(1150, 2, 3, frames=(frame(2, 1080),)) == []  # the wire was silent; part 3 was exposed at 1140, its frame is on its way
+    assert line.turn(1176, frames=(frame(3, 1140),)) == []
+    assert line.turn(1181) == [(1, 1), (2, 2), (3, 3)]
+
+
 def test_a_frame_that_came_late_goes_to_nobody(line: Line) -> None:
     line.turn(1010, 1)
     assert line.turn(1120) == [(1, None)]
