@@ -75,7 +75,7 @@ class CameraStatus:
     """Frames handed over without a flaw."""
     missed: int = 0
     incomplete: int = 0
-    """Frames that were not whole: data was lost, or the size was another one."""
+    """Frames that were not as asked for: data was lost, the size was another one, or they were taken with other settings."""
     frozen: int = 0
     """Frames with the same bytes as the one before."""
     reconnects: int = 0

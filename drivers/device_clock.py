@@ -1,14 +1,15 @@
 """`DeviceClock`: when a frame was captured, from the time stamps of a device whose clock has nothing to do with this machine's."""
 
-MAX_DRIFT = 1e-4
-"""Two quartz oscillators drift apart by less than 100 ppm."""
+MAX_DRIFT = 5e-4
+"""Two quartz oscillators drift apart by less than 100 ppm; a processor's, as its kernel has measured it, by a few times that."""
 TRIAL_NS = 500_000_000
 """So long a device's clock is watched before it is believed."""
 MAX_DISAGREEMENT = 0.1
 
 
 class DeviceClock:
-    """Maps the time stamps of one stream to `CLOCK_MONOTONIC`, late by the shortest transfer seen and never early.
+    """Maps the time stamps of one stream to a clock of this machine that nobody slews (CLOCK_MONOTONIC_RAW), late by the shortest transfer
+    seen and never early.
 
     A frame cannot be received before it is captured, so the smallest difference between the two clocks seen so far bounds their offset
     from above; that bound rises with `MAX_DRIFT` so that it holds for a device whose clock is the slower one. Until the device's clock

@@ -45,6 +45,7 @@ class FrameNumbers:
         """Exposures told since `_last` under a number they most probably have."""
         self._strange: tuple[int, int] | None = None
         """A number that did not follow, and `_ahead` with its frame."""
+        self._strange_device_ns: int | None = None
         self._counts_zero = False
 
     def without_number(self) -> Place:
@@ -70,7 +71,7 @@ class FrameNumbers:
         if 0 < (steps := self._steps(last, frame_id)) <= believable:
             return self._believe(frame_id, device_ns, received_ns, self._told + steps, steps - 1 - self._ahead)
         back = self._steps(frame_id, last)
-        if frame_id == last or (self._strange and frame_id == self._strange[0]):
+        if self._is_again(frame_id, device_ns):
             return None
         if device_ns is None or self._last_device_ns is None:
             if back <= min(self._told, LATE_UNSTAMPED_WITHIN):
@@ -83,8 +84,13 @@ class FrameNumbers:
         if self._strange and 0 < (steps := self._steps(self._strange[0], frame_id)) <= believable:
             return self._believe(frame_id, device_ns, received_ns, steps, steps - 1 - (self._ahead - self._strange[1]))
         place = self.without_number()
-        self._strange = (frame_id, self._ahead)
+        self._strange, self._strange_device_ns = (frame_id, self._ahead), device_ns
         return Place(place.frame_id, 0, f"the camera counted {frame_id} after {last}: what was lost between cannot be told")
+
+    def _is_again(self, frame_id: int, device_ns: int | None) -> bool:
+        """A number that was just told is the same frame's, unless its stamp is a newer one: then the camera does not count."""
+        known = [(self._last, self._last_device_ns)] + ([(self._strange[0], self._strange_device_ns)] if self._strange else [])
+        return any(frame_id == number and not (device_ns and stamp_ns and device_ns > stamp_ns) for number, stamp_ns in known)
 
     def _believe(self, frame_id: int, device_ns: int | None, received_ns: int, told: int, missed: int) -> Place:
         self._last, self._last_device_ns, self._told = frame_id, device_ns, told

@@ -4,6 +4,7 @@ The genicam wheel holds the GIL in every native call, and vendors' producers cra
 `isolated.IsolatedCamera`.
 """
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -254,9 +255,13 @@ class GenicamCamera:
     def _take_temperature(self, device: GenicamDevice) -> None:
         """Reads the temperature when it is time to, and no triggered frame has to wait for the answer."""
         if not self._exposure_awaited and time.monotonic_ns() >= self._warmth_due_ns:
-            told = device.features.read_anew("DeviceTemperature")
-            self._temperature_c = None if told is None else float(told)
             self._warmth_due_ns = time.monotonic_ns() + TEMPERATURE_NS
+            try:
+                told = device.features.read_anew("DeviceTemperature")
+            except DEVICE_ERRORS:
+                device.probe()  # a device that is there and does not tell its temperature is not asked again
+                told, self._warmth_due_ns = None, sys.maxsize
+            self._temperature_c = None if told is None else float(told)
 
     def _forget_frames(self, device: GenicamDevice) -> None:
         """Takes out what waits in the buffers; nothing more, however fast the next ones come."""
@@ -296,7 +301,7 @@ class GenicamCamera:
 
     def _take(self, buffer: Any) -> Frame | None:
         """Copies one buffer out and queues it again; None when its frame was told before or there is no memory for it."""
-        received_ns = time.monotonic_ns()
+        steady_ns, received_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW), time.monotonic_ns()
         try:
             place, stamp_ns = self._placed(buffer, received_ns)
             if place is None:
@@ -305,11 +310,13 @@ class GenicamCamera:
             if found.pixel_format not in FORMATS:
                 cause = f"sent a frame in {found.pixel_format}, which is not supported; set PixelFormat to one of {', '.join(FORMATS)}"
                 raise self._lose(cause)
-            captured_ns = self._device_clock.captured_ns(stamp_ns, received_ns)
+            # Of an age, because NTP slews the clock that everybody else goes by.
+            captured_ns = received_ns - (steady_ns - self._device_clock.captured_ns(stamp_ns, steady_ns))
             if flaw := place.flaw or why_not_whole(buffer, found, self._asked_layout):
                 self._incomplete += 1
                 return self._flawed(place, found.pixel_format, captured_ns, flaw)
             if flaw := self._taken_otherwise(buffer):
+                self._incomplete += 1
                 return self._flawed(place, found.pixel_format, captured_ns, flaw)
             pixels = self.allocate(found.shape, FORMATS[found.pixel_format][1])
             if pixels is None:

@@ -4,21 +4,27 @@ import ctypes
 import logging
 import signal
 import threading
+import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from drivers.camera import CameraError
 from drivers.genicam_chunks import Chunks
-from drivers.genicam_features import DEVICE_ERRORS, Features
+from drivers.genicam_features import DEVICE_ERRORS, Features, words
 from drivers.gentl_revoke import bear_null_on_revoke
 
 with warnings.catch_warnings():  # importing harvesters replaces the filters of the whole process
+    import harvesters.core
     from genicam import gentl
     from harvesters.core import Callback, Harvester, ImageAcquirer, ParameterKey, ParameterSet
+
+# It measures its time-outs with the wall clock: set back by NTP, a fetch of 1 ms would take as long as that.
+harvesters.core.time = SimpleNamespace(time=time.monotonic, sleep=time.sleep)
 
 NUM_BUFFERS = 8
 ACCESS = {
@@ -51,17 +57,28 @@ class GenicamDevice:
         self._incomplete = _Call(on_incomplete)
         self._acquirer: Any = None
         self.features: Features
-        for producer in producers:
-            refuse_unless_producer(producer)
+        usable = [*self._usable(producers)]
+        if not usable:
+            raise CameraError("; ".join(self._remarks.last))
         self._harvester: Any = Harvester(config=ParameterSet({ParameterKey.LOGGER: self._remarks.logger}))
         try:
-            for producer in producers:
+            for producer in usable:
                 self._harvester.add_file(str(producer))
             self._harvester.update()
             self.identity = self._open(list(self._harvester.device_info_list))
         except BaseException:
             self.close()
             raise
+
+    def _usable(self, producers: Sequence[Path]) -> Iterator[Path]:
+        """Those that can be loaded; of each other a remark, for the camera may hang at one of these."""
+        for producer in producers:
+            try:
+                refuse_unless_producer(producer)
+            except CameraError as error:
+                self._remarks.last.append(str(error))
+            else:
+                yield producer
 
     def begin(self) -> None:
         """Starts the acquisition. Raises one of DEVICE_ERRORS."""
@@ -147,11 +164,14 @@ class GenicamDevice:
         return silent
 
     def _attempt(self, device: Any) -> bool:
-        """Opens the device for itself alone; a device that is held is left with a remark that says how."""
+        """Opens the device for itself alone; one that is held, or does not open, is left with a remark that says why."""
         try:
             self._acquirer = self._create(device)
         except (gentl.AccessDeniedException, gentl.ResourceInUseException):
             self._remarks.last.append(f"{_label(device)} is held by another program{access_words(device)}")
+            return False
+        except DEVICE_ERRORS as error:
+            self._remarks.last.append(f"{_label(device)}: {words(error)}")
             return False
         return True
 

@@ -55,6 +55,9 @@ CANDIDATES: dict[str, tuple[Candidate, ...]] = {
 }
 """SFNC name: the vendors' deviations known with a source. What else a vendor has besides SFNC, a recipe writes under the vendor's name."""
 
+INHERENT: dict[str, Feature] = {"TriggerSelector": "FrameStart", "TriggerMode": "Off"}
+"""What a device without the feature does anyway."""
+
 
 class Features:
     """The features of one open device. Enumeration entries and values are the device's, but for what CANDIDATES translates."""
@@ -119,7 +122,8 @@ class Features:
                 if self.read(name):
                     self._write(name, 0)
         for name in sorted(features, key=OFFSETS.__contains__):
-            self._write(name, features[name])
+            if not self._is_inherent(name, features[name]):
+                self._write(name, features[name])
 
     def read_back(self, features: Mapping[str, Feature]) -> dict[str, Feature]:
         """The values the device has for these features now that all are written, for one can change another; under their SFNC names.
@@ -128,8 +132,9 @@ class Features:
             CameraError: one is not what was asked for; a float may be off by 1e-3 of its value or by its increment.
             One of DEVICE_ERRORS: the device failed.
         """
-        read = {name: self._read_back(name, asked) for name, asked in features.items()}
-        for name, asked in features.items():
+        there = {name: asked for name, asked in features.items() if not self._is_inherent(name, asked)}
+        read = dict(features) | {name: self._read_back(name, asked) for name, asked in there.items()}
+        for name, asked in there.items():
             node, _ = self._meant(name, asked)
             if not _agree(node, asked, read[name]):
                 raise CameraError(f"{name} was set to {asked!r} and reads {read[name]!r}, {_allowed(node)}")
@@ -166,6 +171,9 @@ class Features:
                     return self._nodes.get_node(candidate.name), theirs
         return self._node(name), value
 
+    def _is_inherent(self, name: str, asked: Feature) -> bool:
+        return INHERENT.get(name) == asked and not self._nodes.has_node(name)
+
     def _read_back(self, name: str, asked: Feature) -> Feature:
         node, theirs = self._meant(name, asked)
         read: Feature = node.value
@@ -173,6 +181,8 @@ class Features:
 
     def _write(self, name: str, asked: Feature) -> None:
         node, value = self._meant(name, asked)
+        if isinstance(node, genapi.IInteger) and isinstance(value, float) and value.is_integer():
+            value = int(value)  # what is a float to SFNC is an integer to some vendors
         types = TYPES.get(type(node), ())
         if not isinstance(value, types) or isinstance(value, bool) is not (types == (bool,)):
             raise CameraError(f"{name} cannot be {asked!r}, {_allowed(node)}")

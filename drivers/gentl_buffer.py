@@ -81,7 +81,7 @@ def layout(buffer: Any, asked: Layout) -> Layout:
     """How the picture lies in `buffer`; as `asked` for where the producer does not tell."""
     value = _told(buffer, "pixel_format", None)
     return Layout(
-        asked.pixel_format if value is None else dict_by_ints.get(value, f"0x{value:08X}"),
+        asked.pixel_format if not value else dict_by_ints.get(value, f"0x{value:08X}"),
         _told(buffer, "width", asked.width),
         _told(buffer, "height", asked.height),
         _told(buffer, "image_offset", 0),

@@ -18,8 +18,8 @@ from drivers.camera import Camera, CameraError, CameraState, CameraStatus, Featu
 from drivers.camera_process import LARGEST_MESSAGE, PULSE, Captured, Failed, Pulse, Ring, Start, Stop, Streaming, Trigger, serve
 from drivers.shared_ring import SharedRing
 
-OPENING_LIMIT_NS = 10_000_000_000
-STREAMING_LIMIT_NS = 2_000_000_000
+OPENING_LIMIT_NS = 30_000_000_000
+STREAMING_LIMIT_NS = LAST_WORD_LIMIT_NS = 2_000_000_000
 """A process that shows no sign of life for longer is killed."""
 SHORTEST_BACK_OFF_NS = 200_000_000
 LONGEST_BACK_OFF_NS = 2_000_000_000
@@ -81,9 +81,9 @@ class IsolatedCamera:
         if self._process is None:
             if self._wanted is not None and now_ns >= self._retry_at_ns:
                 self._spawn(self._wanted)
-        elif self._process.silent_ns(now_ns) > (STREAMING_LIMIT_NS if self._status.state is CameraState.STREAMING else OPENING_LIMIT_NS):
-            silent_s = self._process.silent_ns(now_ns) / 1e9
-            self._bury(self._process, f"the camera process was silent for {silent_s:.1f} s and was killed")
+        elif (silent_ns := self._process.silent_ns(now_ns)) > self._patience_ns(self._process):
+            cause = f"the camera process was silent for {silent_ns / 1e9:.1f} s and was killed"
+            self._bury(self._process, self._process.cause or cause)
         return self._counted(self._process) if self._process else self._status
 
     def trigger(self) -> None:
@@ -106,6 +106,7 @@ class IsolatedCamera:
                 raise CameraError(f"the camera does not stream: {self._status.detail}")
             if self._frames:
                 frame = self._frames.popleft()
+                self._back_off_ns = SHORTEST_BACK_OFF_NS  # one that streams and sends nothing may be lost again at once
                 status = self._status
                 self._status = replace(status, delivered=status.delivered + (not frame.flaw), missed=status.missed + frame.missed)
                 return frame
@@ -131,6 +132,11 @@ class IsolatedCamera:
         self._process = None
         self._emptying.clear()
         self._closed = True
+
+    def _patience_ns(self, process: "_Process") -> int:
+        if process.cause:  # it only gives the device back, which no other can have meanwhile
+            return LAST_WORD_LIMIT_NS
+        return STREAMING_LIMIT_NS if self._status.state is CameraState.STREAMING else OPENING_LIMIT_NS
 
     def _leave(self, state: CameraState, detail: str) -> None:
         """Turns from what was streamed to something else, which frames and failures from before do not concern."""
@@ -209,7 +215,6 @@ class IsolatedCamera:
             reconnects=self._status.reconnects + self._has_streamed,
         )
         self._has_streamed = True
-        self._back_off_ns = SHORTEST_BACK_OFF_NS
 
     def _lose(self, cause: str) -> None:
         self._frames.clear()

@@ -97,6 +97,13 @@ def test_a_stamp_tells_a_count_that_began_anew_from_a_late_frame() -> None:
     assert numbers.place(1, 12 * MS, 12 * MS) == Place(1)
 
 
+def test_a_camera_that_gives_every_frame_the_same_number_is_told_in_each() -> None:
+    numbers = FrameNumbers()
+    places = [numbers.place(0, i * MS, i * MS) for i in range(1, 5)]
+    assert [place and bool(place.flaw) for place in places] == [False, True, True, True]
+    assert numbers.place(0, 4 * MS, 5 * MS) is None
+
+
 @pytest.mark.parametrize(("stamped", "within"), [(True, LATE_WITHIN), (False, LATE_UNSTAMPED_WITHIN)])
 def test_a_frame_is_late_only_as_far_back_as_frames_can_come_late(stamped: bool, within: int) -> None:
     for back, late in ((within, True), (within + 1, False)):

@@ -2,6 +2,7 @@
 
 import _struct
 import fcntl
+import itertools
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import genicam
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -75,6 +77,54 @@ def test_a_file_that_is_no_library_is_named(tmp_path: Path) -> None:
 
 def test_a_library_that_is_no_producer_is_refused_before_it_crashes_the_process() -> None:
     assert "no GCInitLib" in refusal("", [Path(_struct.__file__)])
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_producer_that_cannot_be_loaded_keeps_no_camera_of_another_one_away(tmp_path: Path, at: int) -> None:
+    broken = tmp_path / "broken.cti"
+    broken.write_bytes(b"no library")
+    producers = [PRODUCER]
+    producers.insert(at, broken)
+    camera = GenicamCamera(producers, MER131, simulated=True)
+    try:
+        camera.start(FREE)
+        assert not frame_of(camera).flaw
+    finally:
+        camera.close()
+    assert "broken.cti" in refusal("SIM-NONE", producers)
+
+
+def test_a_camera_without_a_trigger_runs_freely_anyway() -> None:
+    camera = GenicamCamera([Path(genicam.__file__).parent / "viky.cti"], "0")
+    try:
+        camera.start({"TriggerSelector": "FrameStart", "TriggerMode": "Off", "Height": 300.0})
+        assert frame_of(camera).pixels.shape[0] == 300
+        with pytest.raises(CameraError, match="there is no feature TriggerMode"):
+            camera.start({"TriggerMode": "On"})
+    finally:
+        camera.close()
+
+
+def test_a_temperature_that_is_refused_is_none_and_loses_no_camera(camera: GenicamCamera, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_anew = Features.read_anew
+
+    def refuse(features: Features, name: str) -> Any:
+        if name == "DeviceTemperature":
+            raise gentl.AccessDeniedException("this register")
+        return read_anew(features, name)
+
+    monkeypatch.setattr(Features, "read_anew", refuse)
+    camera.start(FREE)
+    for _ in range(3):
+        frame_of(camera)
+    assert (camera.status().state, camera.status().temperature_c) == (CameraState.STREAMING, None)
+
+
+def test_a_wall_clock_that_is_set_back_delays_no_fetch(camera: GenicamCamera, monkeypatch: pytest.MonkeyPatch) -> None:
+    camera.start(FREE | {"TriggerMode": "On", "TriggerSource": "Software"})
+    wall_s = itertools.count(2e9, -1.0)
+    monkeypatch.setattr(time, "time", lambda: next(wall_s))
+    assert camera.fetch(0.01) is None  # or it would fetch for ever
 
 
 def test_an_unknown_serial_number_tells_what_is_there() -> None:
@@ -534,6 +584,29 @@ def test_a_device_that_numbers_nothing_is_numbered_here(device: Connect) -> None
     for buffer in sent:
         del buffer.frame_id
     assert seen(device(*sent), 3) == [(0, 0, ""), (1, 0, ""), (2, 0, "")]
+
+
+def test_a_format_that_is_told_as_0_is_the_one_that_was_asked_for(device: Connect) -> None:
+    camera = device(Sent(0, np.zeros((2, 4), np.uint8), 4), PixelFormat="Mono8", Width=4, Height=2)
+    assert frame_of(camera).pixel_format == "Mono8"
+
+
+def test_a_capture_is_never_early_while_the_host_s_clock_is_slewed(device: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    steady_ns = 0
+
+    def monotonic_ns() -> int:
+        return steady_ns + steady_ns // 20  # as chrony does it, with 5 %
+
+    clocks = {time.CLOCK_MONOTONIC_RAW: lambda: steady_ns}
+    monkeypatch.setattr(drivers.genicam.time, "monotonic_ns", monotonic_ns)
+    monkeypatch.setattr(drivers.genicam.time, "clock_gettime_ns", lambda clock: clocks[clock]())
+    sent = [Sent(MONO8, np.full((2, 4), i % 200, np.uint8), 4, i, timestamp_ns=i * 100 * MS + 1) for i in range(1, 101)]
+    camera = device(*sent)
+    for i in range(1, 101):
+        steady_ns = i * 100 * MS
+        captured_ns = monotonic_ns()
+        steady_ns += 10 * MS
+        assert captured_ns - MS < frame_of(camera).captured_ns <= monotonic_ns()
 
 
 def test_ticks_are_converted_by_the_frequency_the_device_tells(device: Connect, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,14 @@ import pytest
 
 from drivers.camera import Camera, CameraError, CameraState, CameraStatus, Feature, Frame
 from drivers.camera_process import SLOTS
-from drivers.isolated import LONGEST_BACK_OFF_NS, OPENING_LIMIT_NS, SHORTEST_BACK_OFF_NS, STREAMING_LIMIT_NS, IsolatedCamera
+from drivers.isolated import (
+    LAST_WORD_LIMIT_NS,
+    LONGEST_BACK_OFF_NS,
+    OPENING_LIMIT_NS,
+    SHORTEST_BACK_OFF_NS,
+    STREAMING_LIMIT_NS,
+    IsolatedCamera,
+)
 from drivers.shared_ring import SharedRing, memory_file
 
 # What only some tests need is imported there: every process that makes one of the cameras below imports this module.
@@ -95,6 +102,18 @@ class Hanging(Ordinary):
         return super().fetch(timeout_s)
 
 
+class HangingAtClose(Ordinary):
+    """Is lost at its fourth frame, and does not let go of the device."""
+
+    def fetch(self, timeout_s: float) -> Frame | None:
+        if self._count == 3:
+            raise CameraError("camera 7 was unplugged")
+        return super().fetch(timeout_s)
+
+    def close(self) -> None:
+        threading.Event().wait()
+
+
 class HangingAtStart(Ordinary):
     """Never opens, and says that it tries."""
 
@@ -105,6 +124,13 @@ class HangingAtStart(Ordinary):
     def start(self, features: Mapping[str, Feature]) -> None:  # noqa: ARG002
         self._marker.touch()
         threading.Event().wait()
+
+
+class Mute(Ordinary):
+    """Streams, and is lost before its first frame."""
+
+    def fetch(self, timeout_s: float) -> Frame | None:  # noqa: ARG002
+        raise CameraError("camera 7 sent nothing")
 
 
 class Crashing(Ordinary):
@@ -259,8 +285,35 @@ def test_a_camera_that_hangs_while_opening_is_given_longer(isolate: Isolate, tmp
     clock.added_ns += OPENING_LIMIT_NS // 2
     status = camera.status()
     assert status.state is CameraState.ABSENT
-    assert "silent for 1" in status.detail
+    assert "silent for 3" in status.detail
     until(lambda: not alive(pid))
+
+
+def test_a_lost_camera_that_is_not_let_go_of_is_killed_and_its_cause_stays(isolate: Isolate) -> None:
+    clock = Clock()
+    camera = isolate(HangingAtClose, clock)
+    camera.start({})
+    streaming(camera)
+    pid = child_pid()
+    until(lambda: camera.status().state is CameraState.LOST)
+    clock.added_ns += LAST_WORD_LIMIT_NS
+    until(lambda: camera.status().state is CameraState.LOST and not alive(pid))
+    assert camera.status().detail == "camera 7 was unplugged"
+
+
+def test_a_camera_that_streams_and_sends_nothing_is_looked_for_less_and_less_often(isolate: Isolate) -> None:
+    now_ns = 0
+    camera = isolate(Mute, lambda: now_ns)
+    camera.start({})
+    for back_off_ns in (SHORTEST_BACK_OFF_NS, 2 * SHORTEST_BACK_OFF_NS, 4 * SHORTEST_BACK_OFF_NS):
+        until(lambda: camera.status().state is CameraState.LOST and not multiprocessing.active_children())
+        camera.status()  # sees the end of the process
+        now_ns += back_off_ns - 1
+        camera.status()
+        assert not multiprocessing.active_children()
+        now_ns += 1
+        camera.status()
+        assert multiprocessing.active_children()
 
 
 def test_a_crashing_camera_is_only_absent(isolate: Isolate) -> None:
@@ -554,4 +607,9 @@ def test_the_memory_of_a_killed_camera_goes_back_but_for_a_picture_that_is_held(
     assert "memfd:camera" in Path("/proc/self/maps").read_text()
     del held
     gc.collect()
-    assert "memfd:camera" not in Path("/proc/self/maps").read_text()
+
+    def is_gone() -> bool:
+        camera.status()  # a thread of the dead process may have held its end for a moment
+        return "memfd:camera" not in Path("/proc/self/maps").read_text()
+
+    until(is_gone)

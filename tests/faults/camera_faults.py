@@ -92,6 +92,24 @@ def _power_cycle(line: Plant) -> Generator[None]:
     yield
 
 
+def _drifting(ppm: int) -> Act:
+    """From here on its time is of a clock of its own, in ticks."""
+
+    @act
+    def happens(line: Plant) -> Generator[None]:
+        before, orders = line.camera_did(), ("clock 125000000", f"drift {ppm}")
+        for order in orders:
+            line.camera(order)
+        line.pause(1.0)
+        line.mark()
+        yield
+        line.prove_camera(before, *orders)
+        line.camera("drift 0")
+        line.camera("clock 0")
+
+    return happens
+
+
 @act
 def _sixteen_bits(line: Plant) -> Generator[None]:
     """Opened anew it counts from 1, as such a camera does: one that has counted 0 would come round to 0."""
@@ -170,7 +188,8 @@ _FAULTS = [
         _sixteen_bits,
     ),
     Fault("no timestamps", "camera", "three frames without a time", "the line goes on", goes_on, 4.0, _order("notime 3")),
-    Fault("camera's clock runs away", "camera", "5,000 ppm too fast", "the line goes on", goes_on, 4.0, _order("drift 5000")),
+    Fault("camera's clock too fast", "camera", "5,000 ppm, for a second", "the line goes on", goes_on, 4.0, _drifting(5_000)),
+    Fault("camera's clock too slow", "camera", "400 ppm, for a second", "the line goes on", goes_on, 4.0, _drifting(-400)),
     Fault(
         "sensor frozen", "camera", "the bytes of the frame before, three times", "FAIL, not inspected", _NOT_WHOLE, 1.0, _order("frozen 3")
     ),
