@@ -27,6 +27,8 @@ _OUT_BYTES = 1024
 """Results and outcomes of commands wait when so much has not been given to the port."""
 _COMMANDS_WAITING = 8
 _PARTS_KNOWN = 256
+_TELLINGS = 4
+"""So often is a result told that is asked for again after it was taken (PLC.md, rule 6); who does not take it then has it."""
 
 
 class Conversation:
@@ -56,6 +58,7 @@ class Conversation:
         self._result_part_id: str | None = None
         self._sent_s: float | None = None
         self._taken = False
+        self._tellings: int | None = None
         self._command = PlcCommand(0, 0, 0)
         self._ordered: Ordered | None = None
         self._outcome = b""
@@ -85,6 +88,9 @@ class Conversation:
         if self._result.sequence and not self._taken and self._is_due(now_s, len(self.out) + unsent):
             self._sent_s = now_s
             self.out += result_line(self._result)
+            if self._tellings is not None:
+                self._tellings -= 1
+                self._taken = self._tellings == 0
 
     def said(self, drained: bool) -> PlcInput | None:
         """What the PLC says as of this turn; None while there is no contact.
@@ -119,7 +125,7 @@ class Conversation:
         """Another result stands: nobody has heard it yet."""
         if signals.result != self._result:
             self._result, self._result_part_id = signals.result, self._part_ids.get(signals.result.sequence, "")
-            self._sent_s, self._taken = None, False
+            self._sent_s, self._taken, self._tellings = None, False, None
 
     def _is_due(self, now_s: float, unsent: int) -> bool:
         """At once, and then in time again; but copies do not pile up before a slow line."""
@@ -153,6 +159,8 @@ class Conversation:
         if trigger.sequence == self._result.sequence:
             if trigger.part_id != self._result_part_id:
                 return refusal_line(Refused("ARG"))
+            if self._taken:
+                self._tellings = _TELLINGS
             self._sent_s, self._taken = None, False
         self._next_trigger = trigger
         return b""

@@ -554,13 +554,11 @@ def _time(text: str) -> int:
 
     if match := re.fullmatch(r"(\d+)([smhd])", text):
         unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[match[2]]
-        moment = datetime.now() - timedelta(**{unit: int(match[1])})
-    else:
-        try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text} is no time; write 2026-11-22, 2026-11-22T06:00 or 8h") from None
-    return int(moment.timestamp() * 1e9)
+    try:
+        moment = datetime.now() - timedelta(**{unit: int(match[1])}) if match else datetime.fromisoformat(text)
+        return int(moment.timestamp() * 1e9)
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(f"{text} is no time; write 2026-11-22, 2026-11-22T06:00 or 8h") from None
 
 
 if __name__ == "__main__":

@@ -82,8 +82,8 @@ class PlcConfig(Model):
     parity: Literal["N", "E", "O"] | None = None
     """By default E with Modbus RTU, N with ASCII lines."""
     base: int = Field(default=0, ge=0, le=65_000)
-    timeout_ms: int = Field(default=150, ge=10, le=500)
-    """How long the PLC may take for one telegram. The loop waits so long, twice in a turn: no longer than a wire may be silent."""
+    timeout_ms: int = Field(default=150, ge=10, le=250)
+    """How long the PLC may take for one telegram. The loop waits so long, twice in a turn; one lost answer must not cut the wire."""
     acknowledge_ms: int = Field(default=100, ge=10, le=10_000)
     """How long the PLC may take to acknowledge a result before it is sent again, three times."""
     heartbeat_ms: int = Field(default=1_500, ge=0, le=60_000)

@@ -325,8 +325,8 @@ class Line:
         if self._answers.overdue(now_ns):
             sequence = self._answers.standing().sequence
             self._condition.fail(ErrorCode.NOT_ACKNOWLEDGED, f"the PLC does not acknowledge part {sequence}; reset when it listens again")
-        if restarted := self._wire.restarted():
-            self._triggers.count_anew(restarted)
+        if (restarted := self._wire.restarted()) and self._settings.heartbeat_ns:
+            self._triggers.suspect(restarted)
         if self._condition.executing and 0 < self._settings.heartbeat_ns < self._wire.stands_still_ns:
             heartbeat = self._wire.heard.heartbeat if self._wire.heard else 0
             self._condition.fail(ErrorCode.PLC_HEARTBEAT, f"the PLC's heartbeat stands still at {heartbeat}; is its program running?")

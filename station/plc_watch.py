@@ -41,7 +41,7 @@ ERRORS: dict[int, str] = {
     ErrorCode.WIRE: "the wire was cut or silent",
     ErrorCode.PLC_HEARTBEAT: "the PLC's heartbeat stood still while the line ran",
     ErrorCode.NOT_ACKNOWLEDGED: "the PLC did not acknowledge a result",
-    ErrorCode.PLC_RESTARTED: "the PLC's numbers fell, or its heartbeat jumped, while the line ran",
+    ErrorCode.PLC_RESTARTED: "the PLC's numbers fell while the line ran, or it was restarted",
     ErrorCode.LEDGER: "the ledger cannot be written",
     ErrorCode.INSPECTION: "the network failed on its device",
     ErrorCode.COUNT: "frames and the PLC's counts do not belong together",

@@ -8,6 +8,9 @@ from station.condition import Condition
 from station.handshake import Handshake
 from station.state import Event
 
+AGAIN_AFTER_NS = 10_000_000_000
+"""The recipe of the start is prepared again so much later when it was only the camera that failed."""
+
 
 class Preparing:
     """Begins changeovers and notes what comes of them; owns the name of the recipe that is still to be prepared at the start."""
@@ -18,6 +21,7 @@ class Preparing:
         """`first`: the recipe to prepare at the start, unless another one is asked for before; none when it is empty or 0."""
         self._changeover, self._handshake, self._condition, self._clock = changeover, handshake, condition, clock
         self._first = first
+        self._not_before_ns = clock()
 
     def begin(self, which: str | int, finish: Finish) -> None:
         """Begins to prepare a recipe by its name or number, where that is allowed."""
@@ -35,7 +39,7 @@ class Preparing:
 
     def begin_first(self) -> None:
         """Prepares what the site or the PLC's last request names, if it still is to be; again later when it was only interrupted."""
-        if not (which := self._first):
+        if not (which := self._first) or self._clock() < self._not_before_ns:
             return
 
         def finish(code: ErrorCode, why: str) -> None:
@@ -43,6 +47,8 @@ class Preparing:
                 self._first = which
             elif code:
                 self._condition.note("recipe refused", why)
+                if self._changeover.configuring:  # the recipe is good; the camera did not take it, or went away meanwhile
+                    self._first, self._not_before_ns = which, self._clock() + AGAIN_AFTER_NS
 
         self.begin(which, finish)
 

@@ -20,6 +20,8 @@ class Triggers:
     def __init__(self, numbering: Numbering, parts: Parts, answers: Answers, judging: Judging, condition: Condition) -> None:
         self._numbering, self._parts, self._answers = numbering, parts, answers
         self._judging, self._condition = judging, condition
+        self._suspicion = ""
+        self._asked_again = False
 
     def hear(self, triggers: Iterable[Trigger], heard_ns: int, asked: Asked) -> tuple[list[Count], list[Match]]:
         """Takes the triggers of one exchange, oldest first.
@@ -39,10 +41,17 @@ class Triggers:
             if trigger.sequence == 0:
                 self.count_anew(f"the PLC's trigger sequence fell from {self._numbering.last} to 0")
             elif numbers := self._numbering.take(trigger.sequence):
+                self._suspicion, self._asked_again = "", False
                 new += [*(replace(count, sequence=number, part_id="") for number in numbers[:-1]), count]
             elif all(each.sequence != trigger.sequence for each in (*new, *(match.count for match in strange))):
                 strange += self._out_of_order(count)
         return new, strange
+
+    def suspect(self, why: str) -> None:
+        """The PLC may have been restarted: if it asks for an old number before a new one, or just has, it counts anew."""
+        self._suspicion = why
+        if self._asked_again:
+            self.count_anew(why)
 
     def count_anew(self, why: str) -> None:
         """The PLC begins a new numbering; while the line runs that is an error, because parts may have been lost with the old one."""
@@ -51,6 +60,7 @@ class Triggers:
             self._condition.fail(ErrorCode.PLC_RESTARTED, f"{why} while the line ran")
         self._answers.forget()
         self._numbering.begin_anew()
+        self._suspicion, self._asked_again = "", False
 
     def drop_answers(self, why: str) -> None:
         """Leaves the wire at reject; answers that nobody acknowledged are explained in the ledger."""
@@ -63,10 +73,11 @@ class Triggers:
         sequence, last = count.sequence, self._numbering.last
         ahead = is_ahead(last, sequence)
         if self._condition.executing and not ahead:
-            if self._parts.awaits(sequence):
+            self._asked_again = True
+            if not self._suspicion and self._parts.awaits(sequence):
                 return []
-            if not self._numbering.repeats(sequence):
-                self.count_anew(f"the PLC's trigger sequence fell from {last} to {sequence}")
+            if self._suspicion or not self._numbering.repeats(sequence):
+                self.count_anew(f"the PLC's trigger sequence fell from {last} to {sequence}{self._suspicion and f'; {self._suspicion}'}")
                 self._numbering.go_on_from(sequence)
             elif self._answers.repeat(sequence, count.part_id):
                 return []

@@ -1,5 +1,6 @@
 """The exchanges with one PLC: what it said last and when, whether it is still there, and whether its program runs. Knows no part."""
 
+from collections import deque
 from collections.abc import Callable
 
 from drivers.plc import Plc, PlcError, PlcInput, StationSignals, Trigger
@@ -9,6 +10,8 @@ PATIENCE_NS = 500_000_000
 
 FASTEST_HEARTBEAT_PER_MS = 5
 """A heartbeat that a PLC counts in scans of 0.2 ms; one that moves faster was set."""
+JUMPS = 8
+"""So many ways in which it was set before are known: a counter that wraps early and a bit that toggles are set the same way again."""
 
 
 class Wire:
@@ -30,6 +33,7 @@ class Wire:
         self._triggers: tuple[Trigger, ...] = ()
         self._heartbeat: int | None = None
         self._moved_ns = self._said_after_ns = self.heard_ns
+        self._jumps: deque[tuple[int, int]] = deque(maxlen=JUMPS)
         self._restarted = ""
 
     def exchange(self, signals: StationSignals) -> None:
@@ -61,7 +65,7 @@ class Wire:
         return triggers
 
     def restarted(self) -> str:
-        """Words when the PLC's heartbeat has moved since the last call as only a restarted PLC's does; else empty."""
+        """Words when the PLC's heartbeat has moved since the last call as no count does, and as it never did before; else empty."""
         restarted, self._restarted = self._restarted, ""
         return restarted
 
@@ -86,6 +90,14 @@ class Wire:
         self._heartbeat, self._moved_ns, self._said_after_ns = heartbeat, self.heard_ns, said_after_ns
         if before is None:
             return
-        steps, passed_ms = (heartbeat - before) % 65_536, (self.heard_ns - since_ns) // 1_000_000
-        if 50 + FASTEST_HEARTBEAT_PER_MS * passed_ms < steps < 65_535:  # faster than any scan, and no toggling bit
+        passed_ms = (self.heard_ns - since_ns) // 1_000_000
+        possible = 50 + FASTEST_HEARTBEAT_PER_MS * passed_ms
+        if not possible < (heartbeat - before) % 65_536 < 65_535:  # no faster than a scan, or a bit that toggles
+            return
+        if not any(_apart(before, left) <= possible and _apart(heartbeat, reached) <= possible for left, reached in self._jumps):
             self._restarted = f"the PLC was restarted: its heartbeat went from {before} to {heartbeat} within {passed_ms} ms"
+            self._jumps.append((before, heartbeat))
+
+
+def _apart(one: int, other: int) -> int:
+    return min((one - other) % 65_536, (other - one) % 65_536)

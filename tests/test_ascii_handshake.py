@@ -109,6 +109,14 @@ def test_a_result_that_nobody_takes_is_sent_four_times_and_then_it_is_an_error(w
     assert wired.bench.line.state is State.READY
 
 
+def test_an_answer_that_was_taken_and_is_asked_for_again_is_told_four_times_at_most(wired: WiredBench) -> None:
+    (answer,) = wired.say("TRG,1")
+    wired.plc.acknowledges = False
+    assert wired.say("TRG,1", turns=200) == [answer] * 4
+    assert wired.bench.line.state is State.CONTINUOUS_EXECUTION
+    assert wired.bench.audit().ok
+
+
 def test_every_command_has_its_end(wired: WiredBench) -> None:
     assert wired.say("RCP,77,3") == ["ACK,RCP,3", "ERR,RCP,3,21"]
     assert wired.say("RUN,4") == ["ACK,RUN,4", "ERR,RUN,4,20"]

@@ -1,6 +1,6 @@
 """The line turn by turn: a scripted PLC and camera at its ends, time as an argument, a real ledger."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scripted_line import MS, Bench, ScriptedPlc, recipe
 
-from drivers.camera import CameraError, CameraState, Frame
+from drivers.camera import CameraError, CameraState, Feature, Frame
 from drivers.plc import Command, CommandStatus, ErrorCode, PlcCommand, PlcInput, StationSignals, Trigger
 from station.changeover import LONGEST_NS
 from station.inspection import Reason, Result, Verdict
@@ -520,6 +520,64 @@ def test_a_plc_that_was_restarted_while_the_line_ran_is_noticed_by_its_heartbeat
     bench.plc.trigger = Trigger(1)
     (result,) = bench.turn(3)
     assert (result.reason, bench.plc.last.error_code) == (Reason.NOT_RUNNING, ErrorCode.PLC_RESTARTED)
+
+
+def test_a_heartbeat_that_wraps_early_stops_no_line(bench: Bench) -> None:
+    bench.run()
+    for sequence in range(1, 60):
+        bench.plc.heartbeat = sequence * 40 % 256
+        assert bench.part(sequence).verdict is Verdict.PASS
+        if sequence > 10:
+            bench.plc.trigger = Trigger(sequence - 1)
+            assert bench.turn(3) == []
+            bench.plc.trigger = Trigger(sequence)
+            assert bench.turn(3) == []
+    assert bench.plc.last.state == State.CONTINUOUS_EXECUTION
+    assert bench.audit().ok
+
+
+def test_an_old_number_after_the_heartbeat_was_set_is_a_new_part_of_a_restarted_plc(bench: Bench) -> None:
+    bench.run()
+    for sequence in (1, 2, 3):
+        bench.part(sequence)
+    bench.plc.heartbeat = 0
+    assert bench.turn(3) == []
+    assert bench.plc.last.state == State.CONTINUOUS_EXECUTION
+    bench.plc.trigger = Trigger(2)
+    (result,) = bench.turn(3)
+    assert (result.verdict, result.reason, bench.plc.last.error_code) == (Verdict.FAIL, Reason.NOT_RUNNING, ErrorCode.PLC_RESTARTED)
+
+
+def test_an_old_number_just_before_the_heartbeat_was_set_is_one_too(bench: Bench) -> None:
+    bench.run()
+    for sequence in (1, 2, 3):
+        bench.part(sequence)
+    bench.plc.trigger = Trigger(2, "ANOTHER")
+    assert bench.turn(3) == []
+    bench.plc.heartbeat = 0
+    bench.turn(3)
+    assert bench.plc.last.error_code == ErrorCode.PLC_RESTARTED
+
+
+def test_the_recipe_of_the_start_is_prepared_again_after_the_camera_was_lost_meanwhile(tmp_path: Path) -> None:
+    settings = LineSettings(frame_window_ns=100 * MS, acknowledge_ns=100 * MS, heartbeat_ns=0, prepare="1", resume_automatically=True)
+    bench = Bench(tmp_path, settings=settings)
+    start = bench.camera.start
+
+    def start_and_drop(features: Mapping[str, Feature]) -> None:
+        start(features)
+        if "Gain" in features:
+            bench.camera.state = CameraState.LOST
+
+    bench.camera.start = start_and_drop  # type: ignore[method-assign]
+    bench.turn(40, 500)
+    assert bench.line.state is not State.READY
+    bench.camera.start = start  # type: ignore[method-assign]
+    bench.camera.state = CameraState.STREAMING
+    bench.turn(200, 100)
+    assert bench.plc.last.recipe_number == 1
+    assert bench.line.state is State.READY
+    bench.line.close()
 
 
 def test_a_heartbeat_that_only_toggles_is_alive(bench: Bench) -> None:

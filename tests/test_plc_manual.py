@@ -1,6 +1,7 @@
 """What `docs/plc.md` says is so: its tables are the wire's numbers, its arithmetic adds up, and its Structured Text runs a line."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -205,9 +206,10 @@ def test_the_manuals_lines_take_nothing_that_is_not_whole(spoilt: str) -> None:
 
 def test_the_manuals_discrete_lines_take_an_edge_in_the_window_of_a_station_that_was_ready() -> None:
     now = 0.0
-    program = Program(block("xInReady"), [0] * 46, lambda: now)
-    names = "tonReady, tonWindow : TON; rtPass, rtPart : R_TRIG; xWindow : BOOL;"
-    declared = Program(f"PROGRAM X\nVAR\n    {names}\nEND_VAR\nEND_PROGRAM", [], lambda: now, main="X")
+    registers = [0] * 46
+    program = Program(block("xInReady"), registers, lambda: now)
+    names = "tonReady, tonWindow : TON; rtPass, rtPart : R_TRIG; xWindow, xBusy : BOOL;"
+    declared = Program(f"PROGRAM X\nVAR\n    {names}\nEND_VAR\nEND_PROGRAM", registers, lambda: now, main="X")
     program.variables |= declared.variables
 
     def scans(count: int, *, ready: bool = True, passed: bool = False, part: bool = False) -> list[tuple[bool, bool]]:
@@ -228,7 +230,36 @@ def test_the_manuals_discrete_lines_take_an_edge_in_the_window_of_a_station_that
     assert [good for decided, good in scans(200) if decided] == [False]  # no edge in the window
     scans(5, passed=True)
     assert scans(1, passed=True, part=True) == [(True, False)]  # PASS stood before the part
-    scans(20)
+    scans(200)
     scans(1, part=True)
     assert scans(2, ready=False, passed=True) == [(True, False), (False, False)]
     assert scans(1, part=True) == [(True, False)]  # READY has not stood long enough
+
+
+def discrete(parts_ms: list[int], edges_ms: list[int], away_ms: range = range(0), fails: Mapping[int, int] | None = None) -> list[bool]:
+    """What the manual's program decides of parts at these times, with READY away for a while; `fails`: when the wire says FAIL of which."""
+    now, registers = 0.0, [0] * 46
+    program = Program(block("xInReady"), registers, lambda: now)
+    names = "tonReady, tonWindow : TON; rtPass, rtPart : R_TRIG; xWindow, xBusy : BOOL;"
+    program.variables |= Program(f"PROGRAM X\nVAR\n    {names}\nEND_VAR\nEND_PROGRAM", registers, lambda: now, main="X").variables
+    decided = []
+    for ms in range(-300, 4000, 10):
+        now = (ms + 300) / 1000
+        registers[37] += ms in parts_ms
+        if number := (fails or {}).get(ms):
+            registers[5] = registers[23] = number
+        edge = any(at <= ms < at + 50 for at in edges_ms)
+        seen = program.scan(xInReady=ms not in away_ms, xInPass=edge, xSensor=any(at <= ms < at + 20 for at in parts_ms))
+        if seen["xDecided"]:
+            decided.append(seen["xGood"])
+    return decided
+
+
+def test_the_manuals_discrete_lines_give_no_part_the_edge_of_the_one_before() -> None:
+    assert not any(discrete([0, 200, 400], [250, 450]))  # the third is bad
+    assert not any(discrete([0, 450], [480], range(10, 320)))  # READY was away, and the edge came in the next part's window
+
+
+def test_the_manuals_discrete_lines_go_on_after_a_reject_on_the_wire() -> None:
+    assert discrete([0, 500, 1000], [530, 1030], fails={100: 1}) == [False, True, True]
+    assert discrete([0, 500, 1000], [530, 1030])[-1] is False

@@ -83,6 +83,25 @@ def test_a_plc_that_counted_on_while_the_station_stood_still_was_not_restarted()
     assert not turns.turn(2).restarted()
 
 
+@pytest.mark.parametrize(
+    "heartbeats",
+    [
+        [beat % 256 for beat in range(0, 2_000, 7)],
+        [beat // 5 % 60 for beat in range(1_000)],
+        [0x8000 * (beat // 3 % 2) for beat in range(300)],
+        [beat % 10_000 for beat in range(0, 90_000, 90)],
+    ],
+)
+def test_a_counter_that_wraps_early_and_any_bit_that_toggles_are_set_the_same_way_again(heartbeats: list[int]) -> None:
+    turns = Turns(*heartbeats)
+    assert sum(bool(turns.turn().restarted()) for _ in heartbeats) <= 2
+
+
+def test_a_heartbeat_that_is_set_another_way_is_a_restarted_plc_s_again() -> None:
+    turns = Turns(5_000, 0, 9_000, 0)
+    assert [bool(turns.turn().restarted()) for _ in range(4)] == [False, True, True, True]
+
+
 def test_a_heartbeat_stands_still_from_when_it_moved_last_or_is_watched_from() -> None:
     turns = Turns(1, 1, 1, 2, 2)
     assert turns.turn(3).stands_still_ns == 40 * MS

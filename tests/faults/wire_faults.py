@@ -185,7 +185,25 @@ def _plc_stopped(line: Plant) -> Generator[None]:
 
 @act
 def _heartbeat_jumps(line: Plant) -> Generator[None]:
-    line.registers[32] = (line.registers[32] + 30_000) % 65_536
+    before = line.registers[32]
+    line.registers[32] = (before + 30_000) % 65_536
+    yield
+    line.prove(lambda: (line.registers[32] - before) % 65_536 >= 30_000, "its heartbeat was set")
+
+
+@act
+def _counts_anew_unseen(line: Plant) -> Generator[None]:
+    """Restarted between two exchanges: its heartbeat is another one, and its next part has an old number."""
+
+    def steps() -> Steps:
+        old, newest = line.judge.parts[-2:]
+        line.registers[32] = (line.registers[32] + 30_000) % 65_536
+        line.write_trigger(old.sequence, "X" + old.part_id[1:])
+        for _ in range(60):
+            yield
+        line.last_sequence = newest.sequence
+
+    line.between_parts(steps())
     yield
 
 
@@ -444,7 +462,16 @@ FAULTS = [
         6.0,
         _silent,
     ),
-    Fault("PLC's heartbeat jumps", "wire", "by 30,000", "Error 5", error(5), 1.0, _heartbeat_jumps),
+    Fault("PLC's heartbeat jumps", "wire", "by 30,000; its parts go on", "the line goes on", goes_on, 3.0, _heartbeat_jumps),
+    Fault(
+        "PLC counts anew unseen",
+        "wire",
+        "its heartbeat jumps; its part has an old number",
+        "Error 5",
+        error(5),
+        3.0,
+        _counts_anew_unseen,
+    ),
     Fault(
         "trigger repeated",
         "wire",
