@@ -12,6 +12,7 @@ from drivers.ascii_codec import line, result_line, status_line
 from drivers.modbus_rtu import encode_signals
 from drivers.plc import FAIL_WORD, NO_RESULT, PASS_WORD, Command, CommandStatus, ErrorCode, PlcResult, StationSignals
 from station.inspection import Reason
+from station.sequence import MOST_MISSED
 from station.state import State
 
 MANUAL = (Path(__file__).parent.parent / "docs" / "plc.md").read_text()
@@ -28,6 +29,10 @@ def block(having: str) -> str:
 @pytest.mark.parametrize("code", [code for code in ErrorCode if code])
 def test_every_error_code_says_what_to_do(code: ErrorCode) -> None:
     assert len(re.findall(rf"^\| {code.value} \| [^|]{{9,}} \| [^|]{{9,}} \|$", MANUAL, re.MULTILINE)) >= 1
+
+
+def test_how_far_a_number_may_jump_is_there() -> None:
+    assert f"jump over numbers (at most {MOST_MISSED})" in MANUAL
 
 
 def test_every_reason_state_and_command_is_there() -> None:
